@@ -1,0 +1,121 @@
+"""Session over Ray Train: a TorchTrainer with one process per worker and DistributedDataParallel."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+import torch.distributed as dist
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from torch import Tensor, nn
+
+from trainable.config import TrainConfig
+from trainable.loop import train
+
+# Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
+os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many processes train one configuration together, and what each may use."""
+
+    count: int = 1
+    """Worker processes."""
+
+    cpus: int = 1
+    """CPU cores per worker."""
+
+    gpus: float = 0
+    """GPUs per worker; below 1 several share one."""
+
+
+class TrainSession:
+    """One worker's Session inside a TorchTrainer."""
+
+    def __init__(self, folder: Path, threads: int) -> None:
+        context = ray.train.get_context()
+        self.rank = context.get_world_rank()
+        self.world_size = context.get_world_size()
+        self.device = ray.train.torch.get_device()
+        self.folder = folder
+        self.threads = threads
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model in DistributedDataParallel, where there is more than one worker."""
+        # Unused parameters are normal here: with one time step a cell's recurrent weights see no gradient.
+        return ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Sum over the workers by all-reduce."""
+        if self.world_size > 1:
+            dist.all_reduce(values)
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """Every worker's value, by rank."""
+        values: list[Any] = [value] * self.world_size
+        if self.world_size > 1:
+            dist.all_gather_object(values, value)
+        return values
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Hand the metrics to Ray Train; all workers pass here together."""
+        ray.train.report(metrics)
+
+
+def _worker(loop_config: dict[str, Any]) -> None:
+    config = TrainConfig(**loop_config["config"])
+    train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+
+
+def fit(
+    config: TrainConfig,
+    folder: Path,
+    workers: Workers,
+    *,
+    max_failures: int = 0,
+    callbacks: list[Any] | None = None,
+) -> None:
+    """Train one configuration on `workers` through a TorchTrainer; returns when the run has ended.
+
+    Args:
+        config: What to train.
+        folder: Folder of the run, in Ray storage: seen under the same path by every node.
+        workers: Number and resources of the worker processes.
+        max_failures: Times a crashed worker group is started again, from the last checkpoint.
+        callbacks: Ray Train callbacks, e.g. the one that reports to Ray Tune.
+
+    Raises:
+        ValueError: the batch does not divide over the workers.
+        ray.train.TrainingFailedError: the workers failed for good.
+    """
+    if config.batch_size % workers.count:
+        raise ValueError(f"batch_size ({config.batch_size}) must be a multiple of the workers ({workers.count})")
+    resources: dict[str, float] = {"CPU": workers.cpus}
+    if workers.gpus:
+        resources["GPU"] = workers.gpus
+    TorchTrainer(
+        _worker,
+        train_loop_config={
+            "config": config.model_dump(mode="json"),
+            "folder": str(folder),
+            "threads": workers.cpus,
+        },
+        scaling_config=ScalingConfig(
+            num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
+        ),
+        torch_config=TorchConfig(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=str(folder.parent),
+            failure_config=FailureConfig(max_failures=max_failures),
+            callbacks=callbacks,
+        ),
+    ).fit()

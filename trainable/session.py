@@ -1,0 +1,80 @@
+"""Session: all that the training loop knows of the world that called it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class Session(Protocol):
+    """Who runs the loop: one process alone, a trial of a search, or one of several workers."""
+
+    rank: int
+    """Index of this worker, from 0. Worker 0 writes the files."""
+
+    world_size: int
+    """Number of workers that train together."""
+
+    device: torch.device
+    """Where this worker computes."""
+
+    threads: int
+    """CPU threads this worker may use."""
+
+    folder: Path
+    """Folder of the run: checkpoints, weights, metrics. All workers see the same."""
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """Return the model whose backward pass averages gradients over the workers."""
+        ...
+
+    def sum(self, values: Tensor) -> Tensor:
+        """Return the sum of `values` over the workers."""
+        ...
+
+    def gather(self, value: Any) -> list[Any]:
+        """Return every worker's `value` (plain data), by rank."""
+        ...
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Hand one epoch's metrics to whoever listens. A scheduler may stop the run here for good:
+        whatever must survive is written before."""
+        ...
+
+
+class LocalSession:
+    """A session of one process with nobody else: for tests, and to replay a failed trial alone.
+
+    Args:
+        folder: Folder of the run.
+        threads: CPU threads to use.
+        device: Where to compute; left out: the first GPU, or the CPU.
+    """
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self, folder: Path, threads: int = 1, device: torch.device | None = None) -> None:
+        self.folder = folder
+        self.threads = threads
+        self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.reports: list[dict[str, Any]] = []
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model itself: there is nobody to average with."""
+        return model
+
+    def sum(self, values: Tensor) -> Tensor:
+        """The values themselves."""
+        return values
+
+    def gather(self, value: Any) -> list[Any]:
+        """The one value."""
+        return [value]
+
+    def report(self, metrics: dict[str, Any]) -> None:
+        """Keep the metrics in `reports`."""
+        self.reports.append(metrics)
