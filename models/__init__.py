@@ -1,0 +1,7 @@
+"""Recurrent vision models: cells, the towers made of them, and the registry that builds both by name."""
+
+from models.cells import CELLS, build_cell
+from models.registry import MODELS, build_model
+from models.tower import TOWER_TYPES, FeedForwardTower
+
+__all__ = ["CELLS", "MODELS", "TOWER_TYPES", "FeedForwardTower", "build_cell", "build_model"]

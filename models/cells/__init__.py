@@ -1,0 +1,70 @@
+"""Recurrent cells, one file each; `build_cell` makes any of them."""
+
+from typing import Any
+
+from models.blocks import require_choice
+from models.cells.base import Cell, CellSpec, State
+from models.cells.conv import ConvCell
+from models.cells.fgru import FGRUCell
+from models.cells.gru import ConvGRUCell
+from models.cells.hgru import HGRUCell
+from models.cells.rnn import ConvRNNCell
+
+__all__ = [
+    "CELLS",
+    "Cell",
+    "CellSpec",
+    "ConvCell",
+    "ConvGRUCell",
+    "ConvRNNCell",
+    "FGRUCell",
+    "HGRUCell",
+    "State",
+    "build_cell",
+]
+
+CELLS: dict[str, type[Cell]] = {
+    "conv": ConvCell,
+    "rnn": ConvRNNCell,
+    "gru": ConvGRUCell,
+    "hgru": HGRUCell,
+    "fgru": FGRUCell,
+}
+
+
+def build_cell(
+    cell_type: str,
+    in_channels: int,
+    out_channels: int,
+    *,
+    kernel_size: int = 3,
+    stride: int = 1,
+    activation: str = "relu",
+    normalization: str | None = None,
+    time_steps: int = 1,
+    do_preconv: bool = True,
+    preconv_kernel: int = 1,
+    hidden_init: str | None = None,
+    thesis_exact: bool = False,
+    **options: Any,
+) -> Cell:
+    """Build one cell, called cell(x, state=None, t=0) -> (output, state).
+
+    CellSpec says what each setting does. `options` go to the one cell that knows them, for instance
+    attention="none" to fgru.
+    """
+    require_choice("cell_type", cell_type, CELLS)
+    spec = CellSpec(
+        in_channels=in_channels,
+        out_channels=out_channels,
+        kernel_size=kernel_size,
+        stride=stride,
+        activation=activation,
+        normalization=normalization,
+        time_steps=time_steps,
+        do_preconv=do_preconv,
+        preconv_kernel=preconv_kernel,
+        hidden_init=hidden_init,
+        thesis_exact=thesis_exact,
+    )
+    return CELLS[cell_type](spec, **options)

@@ -1,0 +1,40 @@
+"""From a configuration to a model."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from models.blocks import require_choice
+from models.tower import FeedForwardTower
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"ff_tower": FeedForwardTower}
+
+
+def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Module:
+    """Build the model that a configuration describes.
+
+    Args:
+        config: A mapping or an object with attributes, such as TrainConfig. `model_base` names an entry
+            of MODELS ("ff_tower" where it is missing); the keyword arguments of that entry are the other
+            keys read here, with their defaults. Keys of the rest of a run (learning_rate, ...) are not
+            looked at: the configuration's own type refuses unknown ones.
+        num_classes: Length of the logits.
+
+    The weights follow from torch.manual_seed alone.
+    """
+    model_base = _value(config, "model_base", "ff_tower")
+    require_choice("model_base", model_base, MODELS)
+    builder = MODELS[model_base]
+    settings = {}
+    for name, parameter in inspect.signature(builder).parameters.items():
+        if name != "num_classes":
+            settings[name] = _value(config, name, parameter.default)
+    return builder(num_classes, **settings)
+
+
+def _value(config: Mapping[str, Any] | object, key: str, default: Any) -> Any:
+    if isinstance(config, Mapping):
+        return config.get(key, default)
+    return getattr(config, key, default)

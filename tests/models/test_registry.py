@@ -1,0 +1,63 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from pydantic import BaseModel
+
+from models import MODELS, build_model
+
+CONFIG = {
+    "model_base": "ff_tower",
+    "cell_type": "gru",
+    "normalization": None,
+    "time_steps": 2,
+    "filters": [4, 5],
+    "pools": [True, True],
+    "learning_rate": 0.1,
+}
+
+
+class _Config(BaseModel):
+    model_base: str = "ff_tower"
+    cell_type: str = "gru"
+    normalization: str | None = None
+    time_steps: int = 2
+    filters: tuple[int, ...] = (4, 5)
+    pools: tuple[bool, ...] = (True, True)
+
+
+@pytest.mark.parametrize("config", [CONFIG, SimpleNamespace(**CONFIG), _Config()])
+def test_mapping_namespace_and_pydantic_model_give_the_same_model(config: object) -> None:
+    torch.manual_seed(4)
+    reference = build_model(dict(CONFIG), 3)
+    torch.manual_seed(4)
+    model = build_model(config, 3)
+    assert model.time_steps == 2
+    weights = model.state_dict()
+    assert weights.keys() == reference.state_dict().keys()
+    assert not any("norm" in name for name in weights)
+    assert all(torch.equal(weights[name], value) for name, value in reference.state_dict().items())
+
+
+def test_every_setting_reaches_the_model() -> None:
+    config = {"cell_type": "hgru", "filters": [4, 5], "pools": [1, 1], "skip_first": True, "cell_kernel": 5}
+    shapes = {
+        name: tuple(p.shape) for name, p in build_model({**config, "preconv_kernel": 3}, 3).named_parameters()
+    }
+    assert shapes["cell_blocks.0.conv.weight"] == (4, 3, 7, 7)
+    assert shapes["cell_blocks.1.conv.weight"] == (5, 4, 3, 3)
+    assert shapes["cell_blocks.1.hgru.w_gate_inh"] == (5, 5, 5, 5)
+    assert shapes["last_conv.weight"] == (3, 5, 3, 3)
+
+
+def test_defaults_are_the_feed_forward_tower_with_batchnorm() -> None:
+    with torch.device("meta"):
+        model = build_model({}, 1000)
+    assert sum(p.numel() for p in model.parameters()) == 6_760_168
+    assert model.get_submodule("cell_blocks.4.norm").num_features == 512
+
+
+def test_unknown_model_is_refused_with_what_is_allowed() -> None:
+    with pytest.raises(ValueError, match="unknown model_base 'resnet'; allowed: ff_tower"):
+        build_model({"model_base": "resnet"}, 3)
+    assert list(MODELS) == ["ff_tower"]
