@@ -157,9 +157,12 @@ class Epoch(EpochIterator):
 
     def run(self) -> None:
         self.storage_state = (*self.storage_state, self.key)
+        fields = list(self.loader.pipeline_specs)  # in the file's order
+        image, label = fields.index("image"), fields.index("label")
         try:
             for number, indices in enumerate(self.iter_ixes):
-                if not self._put(self.run_pipeline(number, indices, 0, None)):
+                batch = self.run_pipeline(number, indices, 0, None)
+                if not self._put((batch[image], batch[label])):
                     return
             self._put(None)
         except Exception as error:

@@ -20,7 +20,7 @@ class DataError(ValueError):
 class Preprocessing:
     """From a stored image to what the network sees; kept in checkpoints so that tests see the same.
 
-    A central square of `crop_ratio` times the shorter side is resized (bilinear, as `cv2.resize`) to
+    A central square of `crop_ratio` times the shorter side is resized (OpenCV's INTER_AREA) to
     `image_size`; then every channel becomes (value - mean) / std, where value is 0..255.
     """
 
