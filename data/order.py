@@ -29,9 +29,9 @@ def mix(value: int) -> int:
 
 def epoch_key(seed: int, epoch: int, purpose: int) -> int:
     """64 bits that decide everything random of one epoch for one purpose."""
-    key = mix(seed + GOLDEN)
+    key = mix(int(seed) + GOLDEN)  # int(): a NumPy integer would overflow
     for part in (epoch, purpose):
-        key = mix((key ^ part) + GOLDEN)
+        key = mix((key ^ int(part)) + GOLDEN)
     return key
 
 

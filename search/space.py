@@ -1,15 +1,10 @@
-"""Parameters of a search, in Optuna's vocabulary, and the distributions they stand for."""
+"""Parameters of a search, in Optuna's vocabulary: what each may be, and how a trial draws it."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.trial import Trial
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
@@ -34,9 +29,9 @@ class FloatParameter(BaseModel):
         _check_bounds(self.low, self.high, self.log, self.step)
         return self
 
-    def distribution(self) -> BaseDistribution:
-        """Optuna's distribution."""
-        return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+    def suggest(self, trial: Trial, name: str) -> float:
+        """Let `trial` draw a value."""
+        return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
 
     def extremes(self) -> list[Any]:
         """Values a valid configuration must accept."""
@@ -61,9 +56,9 @@ class IntParameter(BaseModel):
         _check_bounds(self.low, self.high, self.log, None if self.step == 1 else self.step)
         return self
 
-    def distribution(self) -> BaseDistribution:
-        """Optuna's distribution."""
-        return IntDistribution(self.low, self.high, log=self.log, step=self.step)
+    def suggest(self, trial: Trial, name: str) -> int:
+        """Let `trial` draw a value."""
+        return trial.suggest_int(name, self.low, self.high, log=self.log, step=self.step)
 
     def extremes(self) -> list[Any]:
         """Values a valid configuration must accept."""
@@ -84,9 +79,9 @@ class CategoricalParameter(BaseModel):
             raise ValueError(f"choices must differ, got {self.choices}")
         return self
 
-    def distribution(self) -> BaseDistribution:
-        """Optuna's distribution."""
-        return CategoricalDistribution(self.choices)
+    def suggest(self, trial: Trial, name: str) -> Any:
+        """Let `trial` draw a value."""
+        return trial.suggest_categorical(name, self.choices)
 
     def extremes(self) -> list[Any]:
         """Values a valid configuration must accept."""
@@ -103,8 +98,3 @@ def _check_bounds(low: float, high: float, log: bool, step: float | None) -> Non
         raise ValueError(f"log needs low above 0, got {low}")
     if log and step is not None:
         raise ValueError("log and step exclude each other")
-
-
-def distributions(space: dict[str, Any]) -> dict[str, BaseDistribution]:
-    """Optuna distributions by parameter name."""
-    return {name: parameter.distribution() for name, parameter in space.items()}

@@ -77,7 +77,7 @@ class Search(BaseModel):
         return self
 
     @property
-    def direction(self) -> Literal["min", "max"]:
+    def direction(self) -> str:
         """`min` or `max`."""
         return self.mode or OBJECTIVES[self.metric]
 
@@ -151,11 +151,18 @@ class SearchSpec(BaseModel):
                         problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
         return list(dict.fromkeys(problems))
 
+    def corners(self) -> list[TrainConfig]:
+        """Configurations at the edges of the space: each parameter at each of its extremes in turn."""
+        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
+        points = [
+            {**first, name: value} for name, parameter in self.space.items() for value in parameter.extremes()
+        ]
+        return list({config.model_dump_json(): config for config in map(self.config, points)}.values())
+
     @property
     def max_epochs(self) -> int:
-        """Most epochs a trial may run."""
-        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
-        return TrainConfig(**{**self.train, **first}).max_epochs
+        """Most epochs any trial may run."""
+        return max(config.max_epochs for config in self.corners())
 
     def config(self, params: dict[str, Any]) -> TrainConfig:
         """The configuration of a trial with these parameters."""

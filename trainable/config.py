@@ -115,7 +115,7 @@ class TrainConfig(BaseModel):
     """Weight decay of convolution and linear weights; norms, biases and gains are left alone."""
 
     lr_scheduler: Literal["none", "step", "cosine"] = "none"
-    """Learning rate over time: `step` divides by 10 every `lr_step` epochs, `cosine` falls to 0 at the end."""
+    """Learning rate over epochs: `step` divides by 10 every `lr_step`, `cosine` falls to 0 at the end."""
 
     lr_step: int | None = Field(default=None, gt=0)
     """Epochs between two drops of the `step` schedule."""

@@ -31,7 +31,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is given twice", key_node.start_mark
+                )
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -109,8 +111,9 @@ def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[st
             target = target.setdefault(parent, {})
             if not isinstance(target, dict):
                 raise ConfigError([f"--set {override}: {parent} is not a group of settings"])
+        problems: list[str] = []
         try:
-            target[last] = _expand(parse_yaml(text), key, problems := [])
+            target[last] = _expand(parse_yaml(text), key, problems)
         except yaml.YAMLError as error:
             raise ConfigError([f"--set {override}: {' '.join(str(error).split())}"]) from None
         if problems:

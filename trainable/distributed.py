@@ -97,7 +97,9 @@ def fit(
         ray.train.TrainingFailedError: the workers failed for good.
     """
     if config.batch_size % workers.count:
-        raise ValueError(f"batch_size ({config.batch_size}) must be a multiple of the workers ({workers.count})")
+        raise ValueError(
+            f"batch_size ({config.batch_size}) must be a multiple of the workers ({workers.count})"
+        )
     resources: dict[str, float] = {"CPU": workers.cpus}
     if workers.gpus:
         resources["GPU"] = workers.gpus
@@ -111,7 +113,9 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"
+        ),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),

@@ -53,7 +53,9 @@ def train(config: TrainConfig, session: Session) -> None:
     with contextlib.ExitStack() as stack:
         tracker = None
         if session.rank == 0:
-            tracker = stack.enter_context(Tracker(session.folder, run.history, config.model_dump(mode="json")))
+            tracker = stack.enter_context(
+                Tracker(session.folder, run.history, config.model_dump(mode="json"))
+            )
         for index in range(len(run.history), config.max_epochs):
             row = run.epoch(index)
             ended = FINISHED in row or DIVERGED in row
@@ -135,7 +137,9 @@ class _Run:
         for images, labels in loader.epoch(0):
             chunk = self.config.micro_batch(len(labels))
             for start in range(0, len(labels), chunk):
-                self._forward(images[start : start + chunk], labels[start : start + chunk], totals, self.network)
+                self._forward(
+                    images[start : start + chunk], labels[start : start + chunk], totals, self.network
+                )
         return self._means(totals)
 
     def _forward(self, images: Tensor, labels: Tensor, totals: Tensor, model: nn.Module) -> Tensor:
@@ -178,9 +182,7 @@ class _Run:
         last = self.history[-1]
         if FINISHED in last:
             weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
-            checkpoint.export_weights(
-                self.session.folder / WEIGHTS_FILE, weights, {**about, "metrics": last}
-            )
+            checkpoint.export_weights(self.session.folder / WEIGHTS_FILE, weights, {**about, "metrics": last})
         content = {
             "model": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -210,7 +212,7 @@ class _Run:
 
 def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
     no_sync = getattr(model, "no_sync", contextlib.nullcontext)  # DistributedDataParallel has it
-    return no_sync()  # type: ignore[no-any-return]
+    return no_sync()
 
 
 def _seed(seed: int) -> None:

@@ -1,4 +1,4 @@
-"""Where a run's numbers go: `result.json` for programs (one JSON object per epoch), TensorBoard for people."""
+"""Where a run's numbers go: `result.json` for programs (a JSON object per epoch), TensorBoard for people."""
 
 from __future__ import annotations
 

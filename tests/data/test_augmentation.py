@@ -88,6 +88,7 @@ def test_image_too_long_for_any_crop_gets_the_central_one():
     assert random_crop(np.uint64(1), 1000, 9) == ((1000 - 12) // 2, 0, 12, 9)
 
 
+@pytest.mark.slow
 def test_validation_pixels_are_those_of_ffcvs_own_pipeline(photos, tmp_path, run_python):
     code = f"""
 import numpy as np

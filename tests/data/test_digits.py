@@ -85,6 +85,7 @@ def test_training_shows_the_stored_images_without_augmentation():
     assert torch.equal(first.flatten(1).sum(1).sort().values, second.flatten(1).sum(1).sort().values)
 
 
+@pytest.mark.slow
 def test_first_use_by_three_processes_at_once_writes_one_good_sample(tmp_path):
     code = "import data; d = data.check_data('digits', image_size=16); print(d.num_train)"
     started = [

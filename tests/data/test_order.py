@@ -39,6 +39,10 @@ def test_permutation_is_one_and_depends_on_seed_and_epoch():
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
+def test_numpy_integers_are_as_good_a_seed():
+    assert epoch_key(np.int64(-3), np.int32(4), 1) == epoch_key(-3, 4, 1)
+
+
 def test_first_position_is_uniform_over_epochs():
     firsts = [permutation(7, epoch, 5)[0] for epoch in range(5000)]
     counts = np.bincount(firsts, minlength=5)

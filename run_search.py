@@ -1,0 +1,138 @@
+"""Search the settings of a recurrent vision model: Ray Tune runs the trials, Optuna chooses them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from trainable.config_file import ConfigError
+
+EXAMPLES = """examples:
+  python run_search.py search_spaces/fgru.yaml
+  python run_search.py search_spaces/fgru.yaml --trials 64 --name fgru-long --set train.epochs=30
+  python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
+      --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
+  python run_search.py search_spaces/fgru.yaml --status
+
+The same command again continues a search that was killed, and extends a finished one when --trials grew.
+exit codes: 0 done, 1 the search failed, 2 the input was wrong, 130 interrupted (the same command resumes)
+"""
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="run_search.py",
+        description=__doc__,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("space", metavar="SPACE", help="search space, e.g. search_spaces/fgru.yaml")
+    parser.add_argument(
+        "--storage",
+        metavar="DIR",
+        default="runs",
+        help="folder for all searches, shared by all nodes (default: runs)",
+    )
+    parser.add_argument("--name", help="name of the search below --storage (default: the YAML file's name)")
+    parser.add_argument("--trials", metavar="N", type=int, help="configurations to try (search.num_samples)")
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        dest="overrides",
+        help="override a key of the YAML",
+    )
+    again = parser.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume", action="store_true", help="continue; an error if there is nothing to continue"
+    )
+    again.add_argument(
+        "--fresh", action="store_true", help="delete what is there under this name and start over"
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument("--dry-run", action="store_true", help="print three sampled configurations and exit")
+    action.add_argument("--status", action="store_true", help="print the results so far and exit")
+    action.add_argument(
+        "--report", action="store_true", help="write the result files anew from what is there and exit"
+    )
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command; returns the exit code."""
+    arguments = parse_arguments(argv)
+    try:
+        return _run(arguments)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted. The same command resumes.", file=sys.stderr)
+        return 130
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if "://" in arguments.storage:
+        raise ConfigError([f"--storage: must be a folder that all nodes share, got {arguments.storage}"])
+    # Ray, Optuna and torch take seconds to import: --help and parse errors come at once.
+    from rich.console import Console
+
+    from search import report, runner
+    from search.spec import load_spec
+    from search.study import STUDY_FILE, SearchStudy
+    from trainable import preflight
+
+    if arguments.trials is not None:
+        arguments.overrides.append(f"search.num_samples={arguments.trials}")
+    spec = load_spec(arguments.space, arguments.overrides)
+    name = arguments.name or Path(arguments.space).stem
+    folder = Path(arguments.storage).expanduser().absolute() / name
+    console = Console()
+    exists = (folder / STUDY_FILE).exists()
+    if arguments.dry_run:
+        return _dry_run(spec, arguments.space)
+    if (arguments.status or arguments.report or arguments.resume) and not exists:
+        raise ConfigError([f"{folder}: no search here"])
+    if arguments.status or arguments.report:
+        study = SearchStudy(folder, runner.stored_spec(folder))
+        if arguments.report:
+            report.write_results(study)
+        report.print_results(study, console)
+        return 0
+    for config in spec.corners():
+        preflight.check(config, arguments.space, spec.resources.workers)
+    if arguments.fresh and folder.exists():
+        shutil.rmtree(folder)
+    study = runner.run_search(spec, folder, console)
+    report.print_results(study, console)
+    if len(study.finished()) < spec.search.num_samples:
+        console.print("Interrupted. The same command resumes.")
+        return 130
+    return 0 if study.best() is not None else 1
+
+
+def _dry_run(spec, source: str) -> int:  # type: ignore[no-untyped-def]
+    """Print three configurations the sampler would start with; no Ray, nothing written."""
+    import json
+    import tempfile
+
+    from search.sampler import build_sampler
+    from search.study import SearchStudy
+
+    with tempfile.TemporaryDirectory() as folder:
+        study = SearchStudy(Path(folder), spec)
+        for _ in range(3):
+            trial = study.ask(lambda number: build_sampler(spec.search, number))
+            print(json.dumps(study.config(trial).model_dump(mode="json", exclude_none=True), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONUNBUFFERED", "1")
+    sys.exit(main())

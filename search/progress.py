@@ -1,0 +1,137 @@
+"""The search as it happens: a live table on a terminal, a line per trial that ends elsewhere."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+from ray.tune import Callback
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from search.report import format_value
+from search.spec import SearchSpec
+from search.study import trial_name
+from trainable.metrics import DIVERGED, EPOCH, FINISHED
+
+_ROWS = 20
+
+
+@dataclass
+class _Line:
+    state: str
+    settings: dict[str, Any]
+    epoch: int = 0
+    value: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+
+
+class Progress(Callback):
+    """Ray Tune callback that shows trials while they run.
+
+    Args:
+        spec: What is searched.
+        console: Where to print.
+        finished: Trials that had ended before this start.
+    """
+
+    def __init__(self, spec: SearchSpec, console: Console, finished: int) -> None:
+        self._spec = spec
+        self._console = console
+        self._finished = finished
+        self._lines: dict[int, _Line] = {}
+        self._best: tuple[float, int, int] | None = None  # value, trial, epoch
+        self._started = time.monotonic()
+        self._live: Live | None = None
+        if console.is_terminal:
+            self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2)
+
+    def setup(self, **info: Any) -> None:
+        """Start the live table."""
+        if self._live:
+            self._live.start()
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Add the trial's line."""
+        number = trial.config["number"]
+        settings = {name: trial.config["config"][name] for name in self._spec.space}
+        self._lines[number] = _Line("running", settings)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Bring the trial's line up to date."""
+        line = self._lines[trial.config["number"]]
+        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.metric])
+        line.seconds = time.monotonic() - line.started
+        if DIVERGED in result:
+            line.state = "diverged"
+        elif FINISHED in result:
+            line.state = "complete"
+        sign = 1 if self._spec.search.direction == "max" else -1
+        if DIVERGED not in result and (self._best is None or sign * line.value > sign * self._best[0]):
+            self._best = (line.value, trial.config["number"], line.epoch)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say how the trial ended."""
+        line = self._lines[trial.config["number"]]
+        self._end(trial, "pruned" if line.state == "running" else line.state)
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Say that the trial failed for good."""
+        self._end(trial, "failed")
+
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Leave the last table standing."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop the live table, whatever happened."""
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def _end(self, trial: Any, state: str) -> None:
+        number = trial.config["number"]
+        line = self._lines[number]
+        line.state, line.seconds = state, time.monotonic() - line.started
+        self._finished += 1
+        if not self._live:
+            value = "-" if line.value is None else f"{line.value:.4f}"
+            settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
+            self._console.print(
+                f"{trial_name(number)}  {state:8}  epoch {line.epoch}/{self._spec.max_epochs}  "
+                f"{self._spec.search.metric} {value}  {line.seconds:.1f} s  {settings}",
+                soft_wrap=True,
+                highlight=False,
+            )
+
+    def _render(self) -> Group:
+        table = Table()
+        for column in ("trial", "state", "epoch", self._spec.search.metric, "time", *self._spec.space):
+            table.add_column(column, justify="left" if column in ("trial", "state") else "right")
+        for number, line in list(self._lines.items())[-_ROWS:]:
+            now = time.monotonic() - line.started if line.state == "running" else line.seconds
+            table.add_row(
+                trial_name(number),
+                line.state,
+                f"{line.epoch}/{self._spec.max_epochs}",
+                "" if line.value is None else f"{line.value:.4f}",
+                f"{now:.0f} s",
+                *(format_value(value) for value in line.settings.values()),
+            )
+        best = "no result yet"
+        if self._best:
+            best = f"best {self._best[0]:.4f} ({trial_name(self._best[1])}, epoch {self._best[2]})"
+        running = sum(line.state == "running" for line in self._lines.values())
+        elapsed = time.monotonic() - self._started
+        done = f"{self._finished}/{self._spec.search.num_samples} trials done, {running} running"
+        return Group(table, Text(f"{done}, {best}, {elapsed:.0f} s"))
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray pickles its callbacks into the experiment state; a console does not go along.
+        return {}

@@ -1,0 +1,127 @@
+"""What a search leaves for people: trials.csv, the best configuration and its weights, the closing words."""
+
+from __future__ import annotations
+
+import csv
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from rich.table import Table
+
+from search.study import SearchStudy, cause, last_value, trial_name
+from trainable import atomic
+from trainable.loop import WEIGHTS_FILE
+from trainable.metrics import EPOCH
+from trainable.tracking import read_rows
+
+TRIALS_FILE = "trials.csv"
+BEST_CONFIG_FILE = "best_config.json"
+BEST_WEIGHTS_FILE = "best.weights"
+
+
+def write_results(study: SearchStudy) -> FrozenTrial | None:
+    """Write trials.csv, best_config.json and best.weights into the search's folder; return the winner."""
+    folder = study.folder
+    atomic.write_text(folder / TRIALS_FILE, _trials_csv(study))
+    best = study.best()
+    if best is None:
+        return None
+    config = study.config(best).model_dump(mode="json", exclude_none=True)
+    atomic.write_json(folder / BEST_CONFIG_FILE, config)
+    weights = folder / trial_name(best.number) / WEIGHTS_FILE
+    for source, target in (
+        (weights, folder / BEST_WEIGHTS_FILE),
+        (weights.with_name(weights.name + ".json"), folder / f"{BEST_WEIGHTS_FILE}.json"),
+    ):
+        if source.exists():
+            copy = target.with_name(f".{target.name}.copy")
+            shutil.copyfile(source, copy)
+            copy.replace(target)
+        else:  # the best so far was stopped early: no final weights, and none of an earlier winner
+            target.unlink(missing_ok=True)
+    return best
+
+
+def _trials_csv(study: SearchStudy) -> str:
+    """One line per trial: name, state, cause, epochs, parameters, metrics of its last epoch."""
+    lines: list[dict[str, Any]] = []
+    for trial in study.trials():
+        rows = read_rows(study.folder / trial_name(trial.number))
+        last = rows[-1] if rows else {}
+        lines.append(
+            {
+                "trial": trial_name(trial.number),
+                "state": trial.state.name.lower(),
+                "cause": cause(trial),
+                "epochs": last.get(EPOCH, 0),
+                **trial.params,
+                **{key: value for key, value in last.items() if key not in (EPOCH, *trial.params)},
+                "total_seconds": round(sum(row["seconds"] for row in rows), 3),
+            }
+        )
+    columns = list(dict.fromkeys(key for line in lines for key in line))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def results_table(study: SearchStudy, limit: int = 10) -> Table:
+    """The best trials as a table: complete ones first, then by how far they got."""
+    metric, sign = study.spec.search.metric, 1 if study.spec.search.direction == "max" else -1
+    reported = [trial for trial in study.trials() if trial.intermediate_values]
+    reported.sort(key=lambda t: (max(t.intermediate_values), sign * last_value(t), -t.number), reverse=True)
+    table = Table(
+        title=f"{study.folder.name}: {len(study.finished())} of {study.spec.search.num_samples} trials"
+    )
+    for column in ("trial", "state", "epochs", metric, *study.spec.space):
+        table.add_column(column, justify="left" if column in ("trial", "state") else "right")
+    for trial in reported[:limit]:
+        table.add_row(
+            trial_name(trial.number),
+            f"{trial.state.name.lower()} {cause(trial)}".strip(),
+            str(max(trial.intermediate_values)),
+            f"{last_value(trial):.4f}",
+            *(format_value(trial.params[name]) for name in study.spec.space),
+        )
+    return table
+
+
+def format_value(value: Any) -> str:
+    """A parameter as people write it."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def print_results(study: SearchStudy, console: Console) -> None:
+    """The table, the winner, and what to type next."""
+    console.print(results_table(study))
+    failed = [trial for trial in study.finished() if cause(trial)]
+    for trial in failed:
+        console.print(f"{trial_name(trial.number)} failed: {cause(trial)}")
+    best = study.best()
+    if best is None:
+        console.print("No trial has reported yet.")
+        return
+    metric, folder = study.spec.search.metric, _relative(study.folder)
+    settings = "  ".join(f"{name} {format_value(value)}" for name, value in best.params.items())
+    console.print(
+        f"\nBest: {trial_name(best.number)}, {metric} {last_value(best):.4f} "
+        f"after {max(best.intermediate_values)} epochs: {settings}"
+    )
+    console.print(f"  all trials          {folder}/{TRIALS_FILE}")
+    console.print(f"  best configuration  {folder}/{BEST_CONFIG_FILE}")
+    if (study.folder / BEST_WEIGHTS_FILE).exists():
+        console.print(f"  its weights         {folder}/{BEST_WEIGHTS_FILE}")
+    console.print("Next:")
+    console.print(f"  tensorboard --logdir {folder}", soft_wrap=True)
+    console.print(f"  python run_train.py {folder}/{BEST_CONFIG_FILE} --out model.weights", soft_wrap=True)
+
+
+def _relative(folder: Path) -> Path:
+    """The folder as seen from here, where that is shorter."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

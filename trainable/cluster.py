@@ -1,0 +1,38 @@
+"""Join the Ray cluster this process belongs to, or start a quiet local one."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+import ray
+
+# Ray's own lines about itself would drown the project's; what goes wrong still comes through.
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+
+def connect(*, dashboard: bool) -> None:
+    """Connect to the cluster in RAY_ADDRESS (as `ray job submit` sets it), or start a local Ray.
+
+    Args:
+        dashboard: Start a local Ray's dashboard (on loopback). A TorchTrainer inside a search needs it: Ray
+            frees the workers of a trial that was stopped through the dashboard's state API.
+    """
+    if ray.is_initialized():
+        return
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    else:
+        ray.init(
+            address="local",
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+
+
+def capacity() -> tuple[int, int]:
+    """CPU cores and GPUs of the cluster, whether free or in use."""
+    resources = ray.cluster_resources()
+    return max(1, int(resources.get("CPU", 1))), int(resources.get("GPU", 0))

@@ -1,0 +1,50 @@
+"""Everything that can be known to be wrong with a configuration before any compute is spent."""
+
+from __future__ import annotations
+
+import torch
+
+from data import DataError, DataInfo, check_data
+from models import build_model
+from trainable.config import TrainConfig
+from trainable.config_file import ConfigError
+
+
+def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
+    """Check data files, batch and network of a configuration; prepare the sample data on first use.
+
+    Args:
+        config: What is to be trained.
+        source: File the configuration came from, named in errors.
+        workers: Processes the batch is divided over.
+
+    Raises:
+        ConfigError: one line per problem.
+    """
+    try:
+        info = check_data(
+            config.dataset,
+            dataset_path=config.dataset_path,
+            dataset_val_path=config.dataset_val_path,
+            image_size=config.image_size,
+        )
+    except DataError as error:
+        raise ConfigError(f"{source}: {line}" for line in str(error).splitlines()) from None
+    problems = []
+    if config.batch_size > info.num_train:
+        problems.append(
+            f"batch_size: must not exceed the {info.num_train} training images, got {config.batch_size}"
+        )
+    if config.batch_size % workers:
+        problems.append(f"batch_size: must be a multiple of the {workers} workers, got {config.batch_size}")
+    try:
+        # On the meta device a forward pass has shapes but no numbers: a network too deep for the image
+        # size shows here in milliseconds.
+        with torch.device("meta"), torch.no_grad():
+            model = build_model(config, info.num_classes).eval()
+            model(torch.empty(1, 3, info.image_size, info.image_size), time_steps=1)
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        raise ConfigError(f"{source}: {problem}" for problem in problems)
+    return info
