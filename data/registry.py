@@ -126,7 +126,8 @@ def open_data(
         raise DataError(
             f"batch_size: {batch_size} is more than the {info.num_train} training images of {info.train_path}"
         )
-    from data.ffcv_loader import FfcvBatches, Pipeline
+    from data.ffcv_loader import FfcvBatches
+    from data.operations import Pipeline
 
     pipeline = partial(
         Pipeline,

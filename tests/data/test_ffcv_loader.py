@@ -139,25 +139,26 @@ def test_start_beyond_the_epoch_and_negative_epochs_are_refused_before_the_first
 
 def test_opening_again_builds_no_loader_and_compiles_nothing(dataset, monkeypatch):
     from data import ffcv_loader
+    from data.kernels import decode_images
 
     for split in ("train", "validation"):
         drawn(getattr(open_data(**dataset), split).epoch(0))
-    compiled = len(ffcv_loader.decode_images.signatures)
+    compiled = len(decode_images.signatures)
     monkeypatch.setattr(ffcv_loader, "PreparedLoader", lambda pipeline: pytest.fail("a new loader was built"))
     again = open_data(**dataset, seed=8)
     for split in ("train", "validation"):
         drawn(getattr(again, split).epoch(1))
-    assert len(ffcv_loader.decode_images.signatures) == compiled
+    assert len(decode_images.signatures) == compiled
 
 
 def test_new_settings_and_new_files_compile_nothing_either(photos):
-    from data import ffcv_loader
+    from data.kernels import decode_images
 
     drawn(open_data("ffcv", batch_size=5, image_size=21, **photos).train.epoch(0))
-    compiled = len(ffcv_loader.decode_images.signatures)
+    compiled = len(decode_images.signatures)
     drawn(open_data("ffcv", batch_size=7, image_size=18, loader_threads=2, **photos).train.epoch(0))
     drawn(open_data("digits", batch_size=50).train.epoch(0))
-    assert len(ffcv_loader.decode_images.signatures) == compiled == 1
+    assert len(decode_images.signatures) == compiled == 1
 
 
 def test_cache_keeps_a_few_loaders_and_notices_a_rewritten_file(tmp_path):
