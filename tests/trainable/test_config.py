@@ -1,0 +1,88 @@
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from data import DATASETS
+from models.cells import CELLS
+from models.registry import MODELS
+from trainable.config import TrainConfig
+from trainable.config_file import ConfigError, apply_overrides, parse_yaml, read_mapping, validate
+from trainable.optim import OPTIMIZERS
+from trainable.schedules import SCHEDULES
+
+
+@pytest.mark.parametrize(
+    ("field", "registry"),
+    [
+        ("dataset", DATASETS),
+        ("cell_type", CELLS),
+        ("model_base", MODELS),
+        ("optimizer", OPTIMIZERS),
+        ("lr_scheduler", SCHEDULES),
+    ],
+)
+def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, Any]) -> None:
+    assert set(get_args(TrainConfig.model_fields[field].annotation)) == set(registry)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"timesteps": 3}, "timesteps: unknown key"),
+        ({"learning_rate": "fast"}, "learning_rate: .*got 'fast'"),
+        ({"learning_rate": -1}, "learning_rate: .*greater than 0, got -1"),
+        ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
+        ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
+        ({"lr_scheduler": "step"}, "lr_step go together"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+    ],
+)
+def test_a_mistake_is_one_line_with_file_and_key(
+    small: dict[str, Any], change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        validate(TrainConfig, {**small, **change}, "run.json")
+    assert len(error.value.problems) == 1
+    assert error.value.problems[0].startswith("run.json: ")
+
+
+def test_normalization_left_out_is_the_cell_s_own_and_null_is_none(small: dict[str, Any]) -> None:
+    del small["normalization"]
+    assert TrainConfig(**small).normalization == "batchnorm"
+    assert TrainConfig(**{**small, "cell_type": "fgru"}).normalization == "instancenorm"
+    assert TrainConfig(**{**small, "cell_type": "fgru", "normalization": None}).normalization == "none"
+
+
+def test_a_dumped_config_reads_back_equal(small: dict[str, Any]) -> None:
+    config = TrainConfig(**small)
+    assert TrainConfig(**config.model_dump(mode="json", exclude_none=True)) == config
+
+
+def test_variables_are_expanded_and_unset_ones_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("dataset_path: ${DATA}/train.beton\nseed: 3\n")
+    monkeypatch.setenv("DATA", "/data")
+    assert read_mapping(path) == {"dataset_path": "/data/train.beton", "seed": 3}
+    monkeypatch.delenv("DATA")
+    with pytest.raises(ConfigError, match="dataset_path: environment variable DATA is not set"):
+        read_mapping(path)
+
+
+def test_yaml_reads_exponents_as_numbers_and_refuses_a_key_given_twice(tmp_path: Path) -> None:
+    assert parse_yaml("[1e-3, -2E5, 1.5e2, e3]") == [0.001, -200000.0, 150.0, "e3"]
+    path = tmp_path / "run.yaml"
+    path.write_text("seed: 1\nseed: 2\n")
+    with pytest.raises(ConfigError, match="'seed' is given twice"):
+        read_mapping(path)
+
+
+def test_overrides_descend_and_leave_the_original_alone() -> None:
+    values = {"train": {"epochs": 3}}
+    assert apply_overrides(values, ["train.epochs=4", "search.seed=1"]) == {
+        "train": {"epochs": 4},
+        "search": {"seed": 1},
+    }
+    assert values == {"train": {"epochs": 3}}
+    with pytest.raises(ConfigError, match="must be KEY=VALUE"):
+        apply_overrides(values, ["epochs"])
