@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -93,7 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
     spec = load_spec(arguments.space, arguments.overrides)
     name = arguments.name or Path(arguments.space).stem
     folder = Path(arguments.storage).expanduser().absolute() / name
-    console = Console()
+    # Into a file or a pipe, lines need not fit a terminal.
+    console = Console() if sys.stdout.isatty() else Console(width=140)
     exists = (folder / STUDY_FILE).exists()
     if arguments.dry_run:
         return _dry_run(spec, arguments.space)
@@ -134,5 +134,4 @@ def _dry_run(spec, source: str) -> int:  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONUNBUFFERED", "1")
     sys.exit(main())

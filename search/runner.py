@@ -99,6 +99,7 @@ def _tune(spec: SearchSpec, study: SearchStudy, samples: int, console: Console) 
     )
     # The run's own files say what Ray's loggers would say, and survive a resume: they stay off.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its header; the project has a table of its own
     progress = Progress(spec, console, len(study.finished()))
     tuner = tune.Tuner(
         plan.trainable(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def build_sampler(search: Search, number: int) -> optuna.samplers.BaseSampler:
     uninterrupted one would have drawn from the same results, and never the same point twice.
     """
     seed = int(np.random.SeedSequence([search.seed, number]).generate_state(1)[0])
-    return SAMPLERS[search.sampler.type](search, seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # `group` is one since 2020
+        return SAMPLERS[search.sampler.type](search, seed)
 
 
 class StudySearcher(Searcher):

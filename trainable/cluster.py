@@ -8,8 +8,8 @@ import os
 import ray
 
 # Ray's own lines about itself would drown the project's; what goes wrong still comes through.
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that tokens are in use
 
 
 def connect(*, dashboard: bool) -> None:

@@ -109,7 +109,9 @@ def test_validation_accuracy_is_that_of_the_exported_weights(tmp_path: Path, sma
 
 def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, small: dict[str, Any]) -> None:
     session = LocalSession(tmp_path)
-    train(TrainConfig(**{**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}), session)
+    train(
+        TrainConfig(**{**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}), session
+    )
     assert len(session.reports) == 1
     assert session.reports[0]["diverged"] == "nan_loss"
     assert not (tmp_path / WEIGHTS_FILE).exists()

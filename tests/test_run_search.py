@@ -1,0 +1,165 @@
+"""The search as its users run it, killed where it hurts."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import torch
+import yaml
+
+from models import build_model
+from tests.commands import SMALL, finish, kill, wait_for
+from trainable.tracking import read_rows
+
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def space(tmp_path: Path) -> Path:
+    fixed = {key: value for key, value in SMALL.items() if key != "learning_rate"}
+    path = tmp_path / "tiny.yaml"
+    path.write_text(
+        yaml.safe_dump(
+            {
+                "train": {**fixed, "epochs": 6, "checkpoint_interval": 2, "dropout": 0.0},
+                "space": {"learning_rate": {"type": "float", "low": 1e-3, "high": 3e-2, "log": True}},
+                "search": {"num_samples": 4, "scheduler": {"grace_period": 2, "reduction_factor": 2}},
+            }
+        )
+    )
+    return path
+
+
+def states(folder: Path) -> list[str]:
+    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'optuna.db'}")
+    return [trial.state.name for trial in study.trials]
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_search_leaves_what_the_readme_promises_and_can_be_extended(
+    tmp_path: Path, command: Start, space: Path
+) -> None:
+    output = finish(command("run_search.py", space))
+    folder = tmp_path / "runs" / "tiny"
+    assert "Best: trial_" in output
+    assert "run_train.py" in output
+    with (folder / "trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    assert [t["trial"] for t in trials] == [f"trial_{i:04d}" for i in range(4)]
+    complete = [t for t in trials if t["state"] == "complete"]
+    assert complete
+    assert all(t["epochs"] == "6" for t in complete)
+    assert all(int(t["epochs"]) < 6 for t in trials if t["state"] == "pruned")
+    winner = max(complete, key=lambda t: float(t["val_acc"]))
+    config = json.loads((folder / "best_config.json").read_text())
+    assert config["learning_rate"] == pytest.approx(float(winner["learning_rate"]))
+    weights = torch.load(folder / "best.weights", weights_only=True)
+    build_model(config, 10).load_state_dict(weights, strict=True)
+    assert json.loads((folder / "best.weights.json").read_text())["metrics"]["val_acc"] == pytest.approx(
+        float(winner["val_acc"])
+    )
+
+    rows = {i: read_rows(folder / f"trial_{i:04d}") for i in range(4)}
+    finish(command("run_search.py", space, "--trials", 5))
+    assert len(states(folder)) == 5
+    assert {i: read_rows(folder / f"trial_{i:04d}") for i in range(4)} == rows  # nothing done again
+    assert "5 of 5 trials" in finish(command("run_search.py", space, "--status"))
+    changed = finish(command("run_search.py", space, "--set", "train.epochs=7"), code=2)
+    assert "differs in train.epochs" in changed
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.parametrize("whole_session", [True, False], ids=["everything", "driver"])
+def test_a_search_killed_with_9_goes_on_where_it_was(
+    tmp_path: Path, command: Start, space: Path, whole_session: bool
+) -> None:
+    arguments = ("run_search.py", space, "--set", "search.scheduler.type=none", "--set", "train.epochs=8")
+    folder = tmp_path / "runs" / "tiny"
+    first = command(*arguments)
+
+    def one_done_and_one_under_way() -> bool:
+        done = [i for i in range(4) if (folder / f"trial_{i:04d}" / "model.weights").exists()]
+        young = [i for i in range(4) if 3 <= len(read_rows(folder / f"trial_{i:04d}")) < 7]
+        return bool(done) and bool(young) and "COMPLETE" in states(folder)
+
+    wait_for(one_done_and_one_under_way, first)
+    if whole_session:
+        kill(first)
+    else:
+        os.kill(first.pid, signal.SIGKILL)  # Ray notices by itself
+        first.wait()
+    done = [i for i, state in enumerate(states(folder)) if state == "COMPLETE"]
+    before = {i: read_rows(folder / f"trial_{i:04d}") for i in range(4)}
+
+    output = finish(command(*arguments))
+    assert f"Resuming {folder}: {len(done)} trials done" in output
+    assert states(folder) == ["COMPLETE"] * 4
+    for i in range(4):
+        rows = read_rows(folder / f"trial_{i:04d}")
+        assert [row["epoch"] for row in rows] == list(range(1, 9))
+        if i in done:
+            assert rows == before[i]
+        # Rows up to the last checkpoint are those of the first process, wall times and all.
+        kept = len(before[i]) // 2 * 2 - 2
+        assert rows[: max(0, kept)] == before[i][: max(0, kept)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.cell_type=gruu"], "train.cell_type: .*'gruu'"),
+        (["--set", "search.metric=accuracy"], "unknown metric 'accuracy'"),
+        (["--set", "space.learning_rate.low=1"], "must not exceed high"),
+        (
+            ["--set", "train.dataset=ffcv", "--set", "train.dataset_path=none.beton"],
+            "dataset_val_path: not given",
+        ),
+        (["--set", "train.pools=[true, true, true]"], "pools must be as long as filters"),
+        (["--resume"], "no search here"),
+    ],
+)
+def test_wrong_input_ends_with_2_before_ray_starts(
+    tmp_path: Path, space: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import re
+
+    import ray
+
+    import run_search
+
+    assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), *arguments]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not ray.is_initialized()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_missing_file_is_one_line_and_2(command: Start) -> None:
+    assert finish(command("run_search.py", "nowhere.yaml"), code=2) == "nowhere.yaml: no such file\n"
+
+
+def test_a_dry_run_prints_three_configurations_and_writes_nothing(
+    tmp_path: Path, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+
+    assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.count('"learning_rate"') == 3
+    assert not (tmp_path / "runs").exists()
+
+
+def test_help_shows_examples() -> None:
+    import run_search
+    import run_train
+
+    for module in (run_search, run_train):
+        assert "python run_" in module.EXAMPLES
+        with pytest.raises(SystemExit, match="0"):
+            module.main(["--help"])
