@@ -60,12 +60,8 @@ def make_plan(resources: Resources, cpus: int, gpus: int) -> Plan:
     fit_by_cpu = cpus // (resources.workers * per_worker_cpus)
     possible = fit_by_cpu if fit_by_gpu is None else min(fit_by_cpu, fit_by_gpu)
     if possible < 1:
-        raise ConfigError(
-            [
-                f"resources: a trial needs {resources.workers * per_worker_cpus} CPUs and {need_gpus:g} GPUs; "
-                f"the cluster has {cpus} and {gpus}"
-            ]
-        )
+        needed = f"{resources.workers * per_worker_cpus} CPUs and {need_gpus:g} GPUs"
+        raise ConfigError([f"resources: a trial needs {needed}; the cluster has {cpus} and {gpus}"])
     return Plan(
         Workers(resources.workers, per_worker_cpus, per_worker_gpus), min(concurrent or possible, possible)
     )
