@@ -52,7 +52,8 @@ def test_a_run_killed_with_9_ends_like_an_uninterrupted_one(
 @pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_follow_the_loss_of_one(tmp_path: Path, command: Start, small: dict[str, Any]) -> None:
-    settings = {**small, "dropout": 0.0, "cell_type": "gru", "time_steps": 1}
+    # sgd: adam divides by the size of a gradient and so blows up the rounding of tiny ones.
+    settings = {**small, "dropout": 0.0, "cell_type": "gru", "time_steps": 1, "optimizer": "sgd"}
     path = write(tmp_path / "run.json", settings)
     finish(command("run_train.py", path, "--workers", 2, "--storage", tmp_path / "runs"))
     (folder,) = (tmp_path / "runs").glob("run-*")

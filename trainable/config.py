@@ -142,6 +142,19 @@ class TrainConfig(BaseModel):
     do_reload: bool = True
     """Continue from the last checkpoint when the same command is given again; `--fresh` overrides it."""
 
+    # --- Weights & Biases (optional: pip install wandb) -----------------------------------------------
+    wb_suppress: bool = True
+    """Don't log to Weights & Biases."""
+
+    wb_group: str | None = None
+    """Group of the run there."""
+
+    wb_run_name: str | None = None
+    """Name of the run there."""
+
+    wb_sweep_id: str | None = None
+    """Refused: sweeps are searched by run_search.py."""
+
     @model_validator(mode="before")
     @classmethod
     def _normalization_of_the_cell(cls, values: Any) -> Any:
@@ -161,6 +174,8 @@ class TrainConfig(BaseModel):
             raise ValueError("lr_scheduler 'step' and lr_step go together: give both or neither")
         if self.batch_max is not None and self.batch_frag is not None:
             raise ValueError("batch_max and batch_frag say the same thing: give one of them")
+        if self.wb_sweep_id is not None:
+            raise ValueError("wb_sweep_id: sweeps are searched by run_search.py; leave the key out")
         if self.filters is not None and min(self.filters) < 1:
             raise ValueError(f"filters must be positive, got {self.filters}")
         if self.pools is not None and (self.filters is None or len(self.pools) != len(self.filters)):

@@ -48,6 +48,7 @@ class Tracker:
         atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
         done = int(history[-1][EPOCH]) if history else 0
         self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
+        self._wandb = None if config.get("wb_suppress", True) else _start_wandb(folder, config)
 
     def __enter__(self) -> Self:
         return self
@@ -60,8 +61,30 @@ class Tracker:
             if name != EPOCH and isinstance(value, int | float) and not isinstance(value, bool):
                 self._tensorboard.add_scalar(name, value, int(row[EPOCH]))
         self._tensorboard.flush()
+        if self._wandb is not None:
+            self._wandb.log(row, step=int(row[EPOCH]))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if kind is None else 1)
+
+
+def _start_wandb(folder: Path, config: dict[str, Any]) -> Any:
+    """A Weights & Biases run, continued under the same id after a resume; None without the package."""
+    try:
+        import wandb
+    except ImportError:
+        print("Weights & Biases is off: the package wandb is not installed (pip install wandb)")
+        return None
+    return wandb.init(
+        project="recurrent-vision-search",
+        id=folder.name,
+        resume="allow",
+        dir=str(folder),
+        group=config["wb_group"],
+        name=config["wb_run_name"],
+        config=config,
+    )

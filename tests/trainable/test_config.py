@@ -35,6 +35,7 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
         ({"lr_scheduler": "step"}, "lr_step go together"),
+        ({"wb_sweep_id": "abc"}, "sweeps are searched by run_search.py"),
         ({"epochs": 0}, "epochs must be at least 1"),
     ],
 )
@@ -86,3 +87,25 @@ def test_overrides_descend_and_leave_the_original_alone() -> None:
     assert values == {"train": {"epochs": 3}}
     with pytest.raises(ConfigError, match="must be KEY=VALUE"):
         apply_overrides(values, ["epochs"])
+
+
+def test_every_key_of_the_original_s_readme_is_accepted(small: dict[str, Any]) -> None:
+    TrainConfig(
+        **small,
+        dataset_path=None,
+        dataset_val_path=None,
+        model_base="ff_tower",
+        tower_type="normal",
+        optimizer="sgd",
+        lr_scheduler="step",
+        lr_step=10,
+        momentum=0.9,
+        weight_decay=1e-4,
+        do_gradient_clipping=True,
+        do_preconv=True,
+        batch_max=64,
+        wb_suppress=True,
+        wb_group="thesis",
+        wb_run_name="first",
+        do_reload=True,
+    )
