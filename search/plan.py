@@ -34,7 +34,7 @@ class Plan:
         """
         if self.workers.count > 1:
             return tune.with_resources(
-                tune.with_parameters(_run_with_workers, workers=self.workers), {"cpu": 0, "gpu": 0}
+                tune.with_parameters(run_with_workers, workers=self.workers), {"cpu": 0, "gpu": 0}
             )
         return tune.with_resources(run_trial, {"cpu": self.workers.cpus, "gpu": self.workers.gpus})
 
@@ -67,6 +67,6 @@ def make_plan(resources: Resources, cpus: int, gpus: int) -> Plan:
     )
 
 
-def _run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
+def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
     """Ray Tune function trainable that trains one configuration through a TorchTrainer."""
     fit(TrainConfig(**trial["config"]), Path(trial["folder"]), workers, callbacks=[TuneReportCallback()])

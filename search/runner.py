@@ -10,7 +10,7 @@ import filelock
 from ray import tune
 from rich.console import Console
 
-from search.plan import make_plan
+from search.plan import Plan, make_plan
 from search.progress import Progress
 from search.report import write_results
 from search.sampler import StudySearcher
@@ -97,12 +97,22 @@ def _tune(spec: SearchSpec, study: SearchStudy, samples: int, console: Console) 
         f"{samples} trials, {plan.concurrent} at a time, each with {plan.workers.count} worker(s) of "
         f"{plan.workers.cpus} CPU(s) and {plan.workers.gpus:g} GPU(s)"
     )
+    progress = Progress(spec, console, len(study.finished()))
+    try:
+        build_tuner(study, samples, plan, plan.trainable(), [progress]).fit()
+    finally:
+        progress.close()
+
+
+def build_tuner(
+    study: SearchStudy, samples: int, plan: Plan, trainable: Any, callbacks: list[tune.Callback]
+) -> tune.Tuner:
+    """The Tuner that runs `samples` more trials of a study, unfinished ones first."""
     # The run's own files say what Ray's loggers would say, and survive a resume: they stay off.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its header; the project has a table of its own
-    progress = Progress(spec, console, len(study.finished()))
-    tuner = tune.Tuner(
-        plan.trainable(),
+    return tune.Tuner(
+        trainable,
         tune_config=tune.TuneConfig(
             search_alg=StudySearcher(study, plan.workers.cpus),
             scheduler=build_scheduler(study),
@@ -115,15 +125,11 @@ def _tune(spec: SearchSpec, study: SearchStudy, samples: int, console: Console) 
         run_config=tune.RunConfig(
             name=study.folder.name,
             storage_path=str(study.folder.parent),
-            failure_config=tune.FailureConfig(max_failures=spec.search.max_failures),
-            callbacks=[progress],
+            failure_config=tune.FailureConfig(max_failures=study.spec.search.max_failures),
+            callbacks=callbacks,
             verbose=0,
         ),
     )
-    try:
-        tuner.fit()
-    finally:
-        progress.close()
 
 
 def _name(trial: Any) -> str:

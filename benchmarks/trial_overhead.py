@@ -1,0 +1,90 @@
+"""What a trial costs beyond its training: inside reused trial processes, and the way Ray documents it.
+
+Both run the same small configurations on the digits sample, two at a time, with the same searcher and no
+early stopping. Overhead of a trial = time its slot was taken - sum of its epochs' wall times; the first trial
+of each slot, which starts a process and imports torch, is counted apart.
+
+    python benchmarks/trial_overhead.py --trials 8
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from search.plan import Plan, run_with_workers
+from search.runner import build_tuner
+from search.spec import SearchSpec
+from search.study import SearchStudy, trial_name
+from trainable import cluster
+from trainable.distributed import Workers
+from trainable.inprocess import run_trial
+from trainable.tracking import read_rows
+
+SPEC = SearchSpec(
+    train={
+        "dataset": "digits",
+        "cell_type": "rnn",
+        "skip_first": True,
+        "filters": [4, 8],
+        "pools": [True, True],
+        "first_kernel": 3,
+        "first_stride": 2,
+        "batch_size": 128,
+        "epochs": 8,
+        "time_steps": 2,
+    },
+    space={"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
+    search={"scheduler": {"type": "none"}},
+)
+
+
+def overhead(trainable: Any, trials: int, concurrent: int) -> tuple[float, float]:
+    """Seconds of overhead per trial: (all trials, those in warm slots)."""
+    with tempfile.TemporaryDirectory() as storage:
+        folder = Path(storage) / "overhead"
+        folder.mkdir()
+        study = SearchStudy(folder, SPEC)
+        plan = Plan(Workers(), concurrent)
+        start = time.perf_counter()
+        build_tuner(study, trials, plan, trainable, []).fit()
+        wall = time.perf_counter() - start
+        work = [
+            sum(row["seconds"] for row in read_rows(folder / trial_name(number))) for number in range(trials)
+        ]
+        finished = study.finished()
+        assert len(finished) == trials
+        # A slot is taken from one trial's end to the next one's.
+        ends = sorted((t.datetime_complete, t.number) for t in finished if t.datetime_complete)
+        first, last = ends[concurrent - 1][0], ends[-1][0]
+        warm = [number for _, number in ends[concurrent:]]
+        warm_wall = (last - first).total_seconds() * concurrent
+        return (wall * concurrent - sum(work)) / trials, (warm_wall - sum(work[n] for n in warm)) / len(warm)
+
+
+def main() -> None:
+    """Measure both ways and print their ratio."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=8, help="trials of each way (default: 8)")
+    trials = parser.parse_args().trials
+    cluster.connect(dashboard=True)
+    concurrent = min(2, cluster.capacity()[0])
+    own, own_warm = overhead(tune.with_resources(run_trial, {"cpu": 1}), trials, concurrent)
+    documented = tune.with_parameters(run_with_workers, workers=Workers())
+    ray, ray_warm = overhead(tune.with_resources(documented, {"cpu": 0}), trials, concurrent)
+    print(f"{trials} trials, {concurrent} at a time; seconds of overhead per trial")
+    print(f"{'':32}{'all':>8}{'warm':>8}")
+    print(f"{'in reused trial processes':32}{own:8.2f}{own_warm:8.2f}")
+    print(f"{'TorchTrainer in a Tune function':32}{ray:8.2f}{ray_warm:8.2f}")
+    print(f"{'ratio':32}{ray / own:8.1f}{ray_warm / own_warm:8.1f}")
+
+
+if __name__ == "__main__":
+    main()
