@@ -7,8 +7,8 @@ then all of them are timed.
 
     python -m benchmarks.rsa [--stimuli 600] [--bootstraps 1000] [--theirs 40]      about 20 s
 
-Measured on 2 busy cores (Python 3.11, numpy 2.4, rsatoolbox 0.3.2): 123 s of rsatoolbox against 2.4 s by class
-pairs (51 times as fast) and 5.9 s by order (21 times); largest difference 2e-16.
+Measured on 2 busy cores (Python 3.11, numpy 2.4, rsatoolbox 0.3.2): 123 s of rsatoolbox against 2.4 s by
+class pairs (51 times as fast) and 5.9 s by order (21 times); largest difference 2e-16.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Tests and intervals of the analysis, each with its formula.
 
 - p-values of resampling tests: (b + 1) / (n + 1), b of n draws as extreme as what was observed (Phipson &
-  Smyth 2010). It is never 0 and never above 1. rsatoolbox's test_zero(test_type="bootstrap") and the thesis' code
-  divide by n: the same up to 1 / n, but with b = n above 1.
+  Smyth 2010). It is never 0 and never above 1. rsatoolbox's test_zero(test_type="bootstrap") and the
+  thesis' code divide by n: the same up to 1 / n, but with b = n above 1.
 - several tests at once: Benjamini-Hochberg, as adjusted p-values.
 - trends over time steps: Kendall's tau, exact and one-sided. The Mann-Kendall test that the thesis' code took
   uses a normal approximation, which for a perfect trend of 7 steps gives p = .0027 where .0004 is exact (both

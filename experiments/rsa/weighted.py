@@ -1,13 +1,14 @@
 """Weighted models: several RDMs with non-negative weights, fitted and tested on different classes.
 
 Pearson correlation, cross-validated over classes within each bootstrap, as rsatoolbox's bootstrap_crossval
-with method="corr", boot_type="pattern", k_rdm=1 and fit_optimize_positive. As a bootstrap only weights pairs of
-classes (see bootstrap.py), a few sums per pair of classes hold everything a correlation needs: no bootstrap
-looks at an RDM again.
+with method="corr", boot_type="pattern", k_rdm=1 and fit_optimize_positive. As a bootstrap only weights
+pairs of classes (see bootstrap.py), a few sums per pair of classes hold everything a correlation needs: no
+bootstrap looks at an RDM again.
 
 The weights that correlate best under w >= 0 are those of non-negative least squares between centred RDMs, up
 to scale: the closest point of a cone is the one at the smallest angle. So no search from several starting
-points is needed. If nothing correlates positively on the training classes the weights are 0, and so is the result.
+points is needed. If nothing correlates positively on the training classes the weights are 0, and so is the
+result.
 
 Shape letters: P pairs of stimuli, K classes, Q pairs of classes, B bootstraps, M models, R RDMs of a model.
 """
