@@ -4,16 +4,21 @@ Shape letters: N images, C channels, Y x X feature map, K classes, T time steps,
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from serrelabmodels.layers.fgru_cell import fGRUCell_topdown
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from models.blocks import get_activation, init_input_conv, make_conv, make_norm, require_choice
-from models.cells.fgru import FGRUCircuit
+from models.blocks import get_activation, require_choice
+from models.cells.base import CellSpec
+from models.cells.fgru import FGRUCircuit, FGRUKernels
+from models.convolution import init_input_conv, make_conv
+from models.normalization import batch_statistics_counted, make_norm, normalize
+from models.unroll import with_zero_gradients
 
 
 class GammaNetType(NamedTuple):
@@ -38,10 +43,6 @@ TOPDOWN_KERNEL = 1
 HEADS = ("map", "pooled")
 MAP_SIDE = 224  # of the map that the original's classifier was built for
 SMALLEST_MAP = 2  # an instance norm needs two positions
-
-
-class TopDownCircuit(FGRUCircuit, fGRUCell_topdown):
-    """The fGRU that mixes feedback h into a drive x: h' = (1 - g2) x + g2 y, with the drive as the default."""
 
 
 class Encoder(nn.Module):
@@ -82,47 +83,67 @@ class GammaNetCore(nn.Module):
         readout: bool,
     ) -> None:
         super().__init__()
+
+        def circuit(channels: int, kernel_size: int) -> FGRUCircuit:
+            return FGRUCircuit(
+                CellSpec(
+                    channels,
+                    channels,
+                    kernel_size=kernel_size,
+                    normalization=normalization,
+                    time_steps=time_steps,
+                )
+            )
+
         # Each convolution has two names, its own and its place in a block, as in the original's weight files.
         self.base_ff = encoder
         first, second, *others = encoder.stages
         self.input_block = nn.Sequential(*_relu_after(first), nn.MaxPool2d(2), *_relu_after(second))
         self.ds_blocks = nn.ModuleList(nn.Sequential(nn.MaxPool2d(2), *_relu_after(s)) for s in others)
         widths = [stage[-1].out_channels for stage in encoder.stages[1:]]
-        self.h_units = nn.ModuleList(
-            FGRUCircuit(c, k, normalization, time_steps, "gala")
-            for c, k in zip(widths, kernel_sizes, strict=True)
-        )
-        self.td_units = nn.ModuleList(
-            TopDownCircuit(c, TOPDOWN_KERNEL, normalization, time_steps, "gala") for c in widths[-2::-1]
-        )
+        down = list(pairwise(reversed(widths)))
+        self.h_units = nn.ModuleList(circuit(c, k) for c, k in zip(widths, kernel_sizes, strict=True))
+        self.td_units = nn.ModuleList(circuit(c, TOPDOWN_KERNEL) for _, c in down)
         self.us_blocks = nn.ModuleList(
-            _up_block(above, c, normalization) for above, c in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            nn.Sequential(
+                make_norm(normalization, above, 0.1, time_steps),
+                *_relu_after([_conv_1x1(above, c), _conv_1x1(c, c)]),
+            )
+            for above, c in down
         )
         if readout:
-            self.readout_norm = make_norm(normalization, widths[0], weight=0.1)
-            self.readout_conv = nn.Conv2d(widths[0], 1, 1)
-            init_input_conv(self.readout_conv, get_activation("relu").gain)
+            self.readout_norm = make_norm(normalization, widths[0], 0.1, time_steps)
+            self.readout_conv = _conv_1x1(widths[0], 1)
 
-    def step(self, drive: Tensor, states: Sequence[Tensor] | None) -> list[Tensor]:
-        """One sweep up and down: the states of all layers, the lowest first, after one more time step."""
+    def kernels(self) -> list[FGRUKernels]:
+        """The kernels of h_units and td_units, for all steps of a forward pass to share."""
+        return [unit.kernels() for unit in (*self.h_units, *self.td_units)]
+
+    def step(
+        self, drive: Tensor, states: Sequence[Tensor] | None, t: int, kernels: list[FGRUKernels] | None = None
+    ) -> list[Tensor]:
+        """One sweep up and down: the states of all layers, the lowest first, after time step t."""
+        kernels = kernels or self.kernels()
         x, new = drive, []
         for layer, unit in enumerate(self.h_units):
             if layer:
                 x = self.ds_blocks[layer - 1](x)
-            x = unit(x, x if states is None else states[layer])
+            x = unit(x, x if states is None else states[layer], t, kernels[layer])
             new.append(x)
-        for up, unit, layer in zip(self.us_blocks, self.td_units, range(len(new) - 2, -1, -1), strict=True):
-            h = new[layer]
-            feedback = up(F.interpolate(x, h.shape[2:], mode="bilinear", align_corners=True))
-            x = unit(h, feedback) + h
-            new[layer] = x
+        top = len(new) - 1
+        for i, (up, unit) in enumerate(zip(self.us_blocks, self.td_units, strict=True)):
+            assert isinstance(up, nn.Sequential)
+            h = new[top - 1 - i]
+            x = F.interpolate(x, h.shape[2:], mode="bilinear", align_corners=True)
+            feedback = up[1:](normalize(up[0], x, t))
+            x = unit(h, feedback, t, kernels[top + 1 + i], topdown=True) + h
+            new[top - 1 - i] = x
         return new
 
-    def readout(self, lowest: Tensor) -> Tensor:
+    def readout(self, lowest: Tensor, t: int) -> Tensor:
         """One map of the lowest layer, (N, 1, MAP_SIDE, MAP_SIDE)."""
-        x = F.interpolate(
-            self.readout_norm(lowest), (MAP_SIDE, MAP_SIDE), mode="bilinear", align_corners=True
-        )
+        x = normalize(self.readout_norm, lowest, t)
+        x = F.interpolate(x, (MAP_SIDE, MAP_SIDE), mode="bilinear", align_corners=True)
         return self.readout_conv(x)
 
 
@@ -138,9 +159,9 @@ class GammaNet(nn.Module):
     own stages nothing changes over time, so they are computed once.
 
     Differs from the original, which steps as often as it was trained whatever a call asks for, answers with
-    the last step only, and calls a stack of readout maps its hidden states: here a call may ask for any T, for
-    the logits of every step and for every layer's state. It is made for 224 px; here the map of the head is
-    resized to that whatever the image. A `batchnorm` keeps running statistics.
+    the last step only, and calls a stack of readout maps its hidden states: here a call may ask for any T,
+    for the logits of every step and for every layer's state. The original is made for 224 px; here the map
+    of the head is resized to that whatever the image.
 
     Args:
         num_classes: K.
@@ -222,24 +243,37 @@ class GammaNet(nn.Module):
         self._check_size(x)
         steps = _checked_steps(self.time_steps if time_steps is None else time_steps)
         drive = self.network.input_block(x)
+        recompute = self.recompute and torch.is_grad_enabled()
+        kernels = None if recompute else self.network.kernels()
         states: list[Tensor] | None = None
         logits: list[Tensor] = []
         hidden: list[list[Tensor]] = []
         for t in range(steps):
-            if self.recompute and torch.is_grad_enabled():
-                states = checkpoint(self.network.step, drive, states, use_reentrant=False)
+            if recompute:
+                states = checkpoint(
+                    self.network.step,
+                    drive,
+                    states,
+                    t,
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                    # Batch norms must not count a batch again when a step is.
+                    context_fn=lambda: (nullcontext(), batch_statistics_counted(self.network, 0)),
+                )
             else:
-                states = self.network.step(drive, states)
+                states = self.network.step(drive, states, t, kernels)
             if return_all or t == steps - 1:
-                logits.append(self._classify(states))
+                logits.append(self._classify(states, t))
                 hidden.append(states)
+        if steps < self.time_steps:  # the batch norms of the other steps, where each has its own
+            logits[-1] = with_zero_gradients(logits[-1], list(self.network.parameters()))
         if return_all:
             return (logits, hidden) if return_hidden else logits
         return (logits[-1], hidden[-1]) if return_hidden else logits[-1]
 
-    def _classify(self, states: list[Tensor]) -> Tensor:
+    def _classify(self, states: list[Tensor], t: int) -> Tensor:
         if self.head == "map":
-            return self.cls(self.network.readout(states[0]).flatten(1))
+            return self.cls(self.network.readout(states[0], t).flatten(1))
         return self.cls(torch.cat([state.mean((2, 3)) for state in states], dim=1))
 
     def _check_size(self, x: Tensor) -> None:
@@ -256,11 +290,10 @@ def _relu_after(convs: list[nn.Conv2d]) -> list[nn.Module]:
     return [module for conv in convs for module in (conv, nn.ReLU())]
 
 
-def _up_block(ins: int, outs: int, normalization: str) -> nn.Sequential:
-    convs = [nn.Conv2d(ins, outs, 1), nn.Conv2d(outs, outs, 1)]
-    for conv in convs:
-        init_input_conv(conv, get_activation("relu").gain)
-    return nn.Sequential(make_norm(normalization, ins, weight=0.1), *_relu_after(convs))
+def _conv_1x1(ins: int, outs: int) -> nn.Conv2d:
+    conv = nn.Conv2d(ins, outs, 1)
+    init_input_conv(conv, get_activation("relu").gain)
+    return conv
 
 
 def _checked_steps(time_steps: int) -> int:
