@@ -6,6 +6,7 @@ forward + cross-entropy + backward + SGD with momentum, on fixed random images a
 from __future__ import annotations
 
 import argparse
+import inspect
 import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import reference
-from models import build_model
+from models import FeedForwardTower, build_model
 
 CLASSES = 1000
 
@@ -98,6 +99,11 @@ def our_step(case: Case) -> Step:
     """The project's tower, with the case's ways of running it."""
     torch.manual_seed(0)
     ways = {"channels_last": case.channels_last, "compile": case.compile, "recompute": case.recompute}
+    # build_model reads the keys a tower knows; another one would be measured without having happened.
+    known = inspect.signature(FeedForwardTower).parameters
+    for way in ("compile", "recompute"):
+        if ways[way] not in ("off", False) and way not in known:
+            raise ValueError(f"the tower has no setting {way!r} to be measured with")
     model = build_model({"model_base": "ff_tower", **case.tower, **ways}, CLASSES)
     return Step(model, case, case.precision, case.channels_last)
 

@@ -114,6 +114,12 @@ class GammaNetCore(nn.Module):
         if readout:
             self.readout_norm = make_norm(normalization, widths[0], 0.1, time_steps)
             self.readout_conv = _conv_1x1(widths[0], 1)
+        if normalization == "none":  # the size that the norms' scale of 0.1 would give what they feed
+            with torch.no_grad():
+                for block in self.us_blocks:
+                    block[1].weight.mul_(0.1)  # type: ignore[index]
+                if readout:
+                    self.readout_conv.weight.mul_(0.1)
 
     def kernels(self) -> list[FGRUKernels]:
         """The kernels of h_units and td_units, for all steps of a forward pass to share."""
