@@ -13,15 +13,24 @@ from trainable.config.base import Settings
 # with instance normalization, all other cells were trained with batch normalization in the thesis.
 _DEFAULT_NORMALIZATION = {"fgru": "instancenorm"}
 
+# Where tower_type chooses something, what it may be.
+TOWER_TYPES_OF = {"ff_tower": ("normal", "more", "wider", "deeper"), "gammanet": ("small", "normal")}
+
 
 class NetworkSettings(Settings):
     """What network is trained."""
 
-    model_base: Literal["ff_tower"] = "ff_tower"
-    """Overall architecture: `ff_tower` is the unrolled tower of recurrent blocks."""
+    model_base: Literal["ff_tower", "gammanet", "resnet18"] = "ff_tower"
+    """Overall architecture: `ff_tower` is the unrolled tower of recurrent blocks; `gammanet` has fGRUs that
+    also feed back from stage to stage, and no use for the settings of cells; `resnet18` has no memory."""
 
-    tower_type: Literal["normal", "more", "wider", "deeper"] = "normal"
-    """Which widths and depth the tower has; `filters` and `pools` override it."""
+    tower_type: Literal["normal", "more", "wider", "deeper", "small"] = "normal"
+    """Which widths and depth the network has; `filters` and `pools` override it. A gammanet is `small`, the
+    thesis' one, or `normal`, on VGG-16."""
+
+    gamma_head: Literal["map", "pooled"] = "map"
+    """What a gammanet's classifier reads: a 224 x 224 map, which takes 50 million weights for 1000 classes,
+    or the means of all its layers."""
 
     filters: list[int] | None = Field(default=None, min_length=1)
     """Channels of every block, for small images and small models; overrides `tower_type`."""
@@ -69,13 +78,19 @@ class NetworkSettings(Settings):
     @classmethod
     def _normalization_of_the_cell(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            default = _DEFAULT_NORMALIZATION.get(str(values.get("cell_type")), "batchnorm")
+            cell = "fgru" if values.get("model_base") == "gammanet" else str(values.get("cell_type"))
+            default = _DEFAULT_NORMALIZATION.get(cell, "batchnorm")
             given = values.get("normalization", default)
             return {**values, "normalization": "none" if given is None else given}
         return values
 
     @model_validator(mode="after")
     def _network_settings_fit_together(self) -> Self:
+        types = TOWER_TYPES_OF.get(self.model_base)
+        if types and self.tower_type not in types:
+            raise ValueError(
+                f"tower_type of {self.model_base} must be one of {', '.join(types)}, got {self.tower_type!r}"
+            )
         if self.filters is not None and min(self.filters) < 1:
             raise ValueError(f"filters must be positive, got {self.filters}")
         if self.pools is not None and (self.filters is None or len(self.pools) != len(self.filters)):
