@@ -1,4 +1,4 @@
-"""How a model is executed: memory format and compilation. None of it changes its mathematics or weights' names."""
+"""How a model is executed, memory format and compilation, with the same mathematics and the same weights."""
 
 from typing import Any
 

@@ -10,12 +10,13 @@ from models.blocks import require_choice
 from models.cells import option_names
 from models.gammanet import GammaNet
 from models.resnet import ResNet18
-from models.tower import FeedForwardTower
+from models.tower import DevTower, FeedForwardTower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ff_tower": FeedForwardTower,
     "gammanet": GammaNet,
     "resnet18": ResNet18,
+    "dev_tower": DevTower,
 }
 
 
