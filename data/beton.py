@@ -149,7 +149,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="shrink images with a longer side (default: don't)",
     )
     add("--write-mode", default="jpg", choices=("jpg", "raw", "proportion"),
-        help="jpg is small (default), raw fast and 4 to 10 times as large, proportion half and half")  # fmt: skip
+        help="jpg is small (default), raw fast but large, proportion half and half")  # fmt: skip
     add("--jpeg-quality", type=int, metavar="1..100",
         help="encode all anew (default: keep JPEG files as they are, 90 for others)")  # fmt: skip
     add("--subset", type=int, metavar="N", help="only N training images, every class with its share")

@@ -1,7 +1,7 @@
 """The same batches through torch's DataLoader, for machines where ffcv can't be installed.
 
 Order, crops, flips and colours are bit for bit those of the ffcv loader. Pixels may differ by one level of
-255 where OpenCV's versions round differently, and by a few where JPEGs are decoded by other code.
+255 where OpenCV's versions round differently, and by up to ten where JPEGs are decoded by other code.
 """
 
 from __future__ import annotations
