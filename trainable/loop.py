@@ -36,15 +36,13 @@ def train(config: TrainConfig, session: Session) -> None:
     torch.set_num_threads(session.threads)
     _seed(config.seed)
     data = open_data(
-        config.dataset,
-        dataset_path=config.dataset_path,
-        dataset_val_path=config.dataset_val_path,
+        **config.data_source(),
         batch_size=config.batch_size,
-        image_size=config.image_size,
         seed=config.seed,
         rank=session.rank,
         world_size=session.world_size,
         loader_threads=session.threads,
+        device=session.device,
     )
     run = _Run(config, session, data)
     if run.history and (FINISHED in run.history[-1] or DIVERGED in run.history[-1]):
