@@ -1,4 +1,4 @@
-"""The table from ImageNet to VOC. tests/data/wordnet: 81 nouns of WordNet 3.0, shortened, with its licence."""
+"""The table from ImageNet to VOC. tests/data/wordnet: 81 nouns of WordNet 3.0, shortened, and its licence."""
 
 from collections import Counter
 from pathlib import Path
