@@ -1,4 +1,4 @@
-"""An analysis of one weights file or many: in this process or as Ray tasks, what is done is not done again."""
+"""An analysis of one weights file or many, here or as Ray tasks; what is done is not done again."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data import DataError
 from experiments.errors import InputError
 from experiments.results import is_done
+from experiments.stimuli.make import canonical
 from experiments.weights import Weights, find_weights
 
 
@@ -27,6 +28,24 @@ class Settings(BaseModel):
 
     seed: int = 0
     """Seed of all that is random: noise, shuffles, bootstraps."""
+
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
+
+
+def settings_of(kind: type[AnySettings], arguments: argparse.Namespace) -> AnySettings:
+    """The settings among the parsed flags; InputError names a flag whose value is not allowed."""
+    values = {name: value for name, value in vars(arguments).items() if name in kind.model_fields}
+    if "stimuli" in values:
+        values["stimuli"] = tuple(dict.fromkeys(canonical(name) for name in values["stimuli"]))
+    if values.get("path") is not None:
+        values["path"] = str(Path(values["path"]).expanduser().absolute())
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        flag = "--" + str(first["loc"][0]).replace("_", "-")
+        raise InputError(f"{flag}: {first['msg']}, got {first['input']!r}") from None
 
 
 Compute = Callable[[Weights, Any, Path, torch.device], None]
@@ -54,7 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--workers",
         type=int,
         metavar="N",
-        help="weights analysed at the same time, as Ray tasks (default: one per GPU, or per two CPU cores)",
+        help="weights analysed at a time, as Ray tasks (default: one per GPU or two CPU cores)",
     )
     parser.add_argument("--fresh", action="store_true", help="do again what is done")
 
