@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from pathlib import Path
@@ -74,26 +73,20 @@ class CheckpointStore:
         finally:
             self._lock.release()
 
-    def save(
-        self, epoch: int, content: dict[str, Any], *, step: int = 0, score: float | None = None
-    ) -> Position:
+    def save(self, position: tuple[int, int], content: dict[str, Any], *, best: bool = False) -> None:
         """Start writing the checkpoint of a position; waits for the one before.
 
         Args:
-            epoch: Completed epochs.
+            position: (epochs completed, optimizer steps done of the next).
             content: Tensors on any device, and plain data; may change as soon as this returns.
-            step: Optimizer steps done of the next epoch.
-            score: How good the weights are, higher is better; None (between epochs) is never the best.
+            best: Whether these weights are the best so far.
 
         Raises:
             StorageError: the write before this one failed.
         """
-        position = Position(epoch, step)
         self.wait()
-        copied = snapshot(content)
-        about = {**position._asdict(), "score": score}
-        self._writer.start(lambda: self._write(position, copied, about))
-        return position
+        at, copied = Position(*position), snapshot(content)
+        self._writer.start(lambda: self._write(at, copied, {**at._asdict(), "best": best}))
 
     def wait(self) -> None:
         """Return when everything saved is on the disk; raises StorageError where it could not be written."""
@@ -105,10 +98,8 @@ class CheckpointStore:
         return sorted((Position(int(m[1]), int(m[2] or 0)) for m in found if m), reverse=True)
 
     def best(self) -> Position | None:
-        """The checkpoint with the highest score, the earliest of equals; None where none has a score."""
-        scored = [(self._score(position), position) for position in self.positions()]
-        score, position = max(scored, key=lambda pair: (pair[0], -pair[1].epoch), default=(-math.inf, None))
-        return position if score > -math.inf else None
+        """The newest checkpoint that was the best when it was saved; None where there is none."""
+        return next((p for p in self.positions() if sealed.about(self.path(p)).get("best") is True), None)
 
     def load_latest(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
         """Read the newest intact checkpoint, or None; each damaged one is passed over with a warning."""
@@ -120,14 +111,15 @@ class CheckpointStore:
                 warnings.warn(f"checkpoint {path} is damaged ({error}); using the one before", stacklevel=2)
         return None
 
-    def load(self, epoch: int, step: int = 0, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+    def load(self, position: tuple[int, int], map_location: str | torch.device = "cpu") -> dict[str, Any]:
         """Read one checkpoint; raises one of `sealed.DAMAGE` where it is missing or damaged."""
-        return sealed.read(self.path(Position(epoch, step)), map_location)
+        return sealed.read(self.path(position), map_location)
 
-    def path(self, position: Position) -> Path:
+    def path(self, position: tuple[int, int]) -> Path:
         """The file of a position, whether it is there or not."""
-        step = f"_step_{position.step:06d}" if position.step else ""
-        return self.folder / f"epoch_{position.epoch:04d}{step}.pt"
+        epoch, step = position
+        within = f"_step_{step:06d}" if step else ""
+        return self.folder / f"epoch_{epoch:04d}{within}.pt"
 
     def _write(self, position: Position, content: dict[str, Any], about: dict[str, Any]) -> None:
         try:
@@ -157,7 +149,3 @@ class CheckpointStore:
             if not path.with_suffix(".json").exists():
                 path.unlink(missing_ok=True)
         self._swept = True
-
-    def _score(self, position: Position) -> float:
-        score = sealed.about(self.path(position)).get("score")
-        return float(score) if isinstance(score, int | float) and math.isfinite(score) else -math.inf

@@ -15,6 +15,7 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor, nn
 
+from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
 
@@ -46,6 +47,7 @@ class TrainSession:
         self.device = ray.train.torch.get_device()
         self.folder = folder
         self.threads = threads
+        self._stop = signals.StopWatch(folder)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model in DistributedDataParallel, where there is more than one worker."""
@@ -65,9 +67,32 @@ class TrainSession:
             dist.all_gather_object(values, value)
         return values
 
+    def stop_requested(self) -> bool:
+        """Whether this worker got a signal, or the command that started it."""
+        return self._stop.requested()
+
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand the metrics to Ray Train; all workers pass here together."""
         ray.train.report(metrics)
+
+
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's set-up of torch.distributed; then the workers listen to signals."""
+
+    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Runs in the workers' main threads, the only ones that may; training runs in another."""
+        super().on_training_start(worker_group, backend_config)
+        worker_group.execute(signals.install)
+
+
+@dataclass
+class _Config(TorchConfig):
+    """TorchConfig with workers that listen to signals."""
+
+    @property
+    def backend_cls(self) -> type:
+        """What sets the workers up."""
+        return _Backend
 
 
 def _worker(loop_config: dict[str, Any]) -> None:
@@ -113,9 +138,7 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(
-            backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"
-        ),
+        torch_config=_Config(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),

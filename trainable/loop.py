@@ -191,7 +191,7 @@ class _Run:
             "random_states": states,
             **about,
         }
-        self.store.save(last[EPOCH], content)
+        self.store.save((last[EPOCH], 0), content)
 
     def _restore(self) -> None:
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
@@ -200,7 +200,7 @@ class _Run:
         if epoch == 0:
             return
         if content is None:
-            content = self.store.load(epoch)
+            content = self.store.load((epoch, 0))
         self.network.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])

@@ -32,7 +32,7 @@ def save_forever(folder: Path) -> None:
         epoch = newest["epoch"] if newest else 0
         while True:
             epoch += 1
-            store.save(epoch, content(epoch), score=-abs(epoch - 20.0))
+            store.save((epoch, 0), content(epoch), best=epoch == 20)
 
 
 def save_twice_and_die(folder: Path, at: int) -> None:
@@ -48,5 +48,5 @@ def save_twice_and_die(folder: Path, at: int) -> None:
 
     with CheckpointStore(folder) as store:
         sys.addaudithook(hook)
-        store.save(3, content(3))
-        store.save(4, content(4))
+        store.save((3, 0), content(3))
+        store.save((4, 0), content(4))

@@ -24,7 +24,7 @@ STORED = Path(__file__).parent / "stored_checkpoint"
 
 def save(store: CheckpointStore, *epochs: int) -> None:
     for epoch in epochs:
-        store.save(epoch, {"epoch": epoch})
+        store.save((epoch, 0), {"epoch": epoch})
     store.wait()
 
 
@@ -38,39 +38,29 @@ def test_the_newest_checkpoint_is_read_and_the_oldest_forgotten(tmp_path: Path) 
 def test_a_step_within_an_epoch_comes_after_the_epoch_before_and_before_its_end(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=9)
     for epoch, step in [(1, 200), (2, 0), (1, 0), (1, 1000)]:
-        store.save(epoch, {"at": (epoch, step)}, step=step)
+        store.save((epoch, step), {"at": (epoch, step)})
         store.wait()
-        assert store.load(epoch, step) == {"at": (epoch, step)}
+        assert store.load((epoch, step)) == {"at": (epoch, step)}
     assert (tmp_path / "epoch_0001_step_001000.pt").exists()
     # What lay ahead of a position that was saved again is gone: the run had gone back behind it.
     assert store.positions() == [Position(1, 1000), Position(1, 0)]
 
 
-def test_the_best_stays_beyond_the_newest_and_the_earliest_of_equals_is_best(tmp_path: Path) -> None:
+def test_the_best_stays_beyond_the_newest(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
-    scores = [0.1, 0.7, 0.7, 0.2, float("nan"), None]
-    for epoch, score in enumerate(scores, start=1):
-        store.save(epoch, {"epoch": epoch}, score=score)
-    store.save(6, {"epoch": 6}, step=10)
+    for epoch in range(1, 7):
+        store.save((epoch, 0), {"epoch": epoch}, best=epoch in (1, 3))
+    store.save((6, 10), {"epoch": 6})
     store.wait()
-    assert store.best() == Position(2)
-    assert store.positions() == [Position(6, 10), Position(6), Position(2)]
-
-
-def test_negative_and_zero_scores_are_scores(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    store.save(1, {}, score=-1.0)
-    store.save(2, {}, score=0.0)
-    store.save(3, {}, score=-2.0)
-    store.wait()
-    assert store.best() == Position(2)
+    assert store.best() == Position(3)
+    assert store.positions() == [Position(6, 10), Position(6), Position(3)]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "torn seal", "empty"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
     store = CheckpointStore(tmp_path)
-    store.save(5, {"weights": torch.ones(100)})
-    store.save(10, {"weights": torch.zeros(100)})
+    store.save((5, 0), {"weights": torch.ones(100)})
+    store.save((10, 0), {"weights": torch.zeros(100)})
     store.wait()
     path = store.path(Position(10))
     data = path.read_bytes()
@@ -110,11 +100,11 @@ def test_what_is_saved_is_the_state_at_the_call_and_not_when_it_reaches_the_disk
     store = CheckpointStore(tmp_path)
     weights, history = torch.zeros(1_000_000), [{"epoch": 1}]
     state = {"weights": weights, "nested": ([weights[:3]], history)}
-    store.save(1, state)
+    store.save((1, 0), state)
     weights.fill_(7.0)
     history.append({"epoch": 2})
     store.wait()
-    loaded = store.load(1)
+    loaded = store.load((1, 0))
     assert torch.equal(loaded["weights"], torch.zeros(1_000_000))
     assert torch.equal(loaded["nested"][0][0], torch.zeros(3))
     assert loaded["nested"][1] == [{"epoch": 1}]
@@ -138,15 +128,15 @@ def test_one_task_runs_beside_the_caller_and_the_next_waits_for_it() -> None:
 def test_an_error_while_writing_is_raised_once_by_whoever_asks_next(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path / "folder")
     (tmp_path / "folder").write_text("a file where the folder should be")
-    store.save(1, {"epoch": 1})
+    store.save((1, 0), {"epoch": 1})
     with pytest.raises(StorageError, match=r"epoch_0001\.pt: cannot be written|folder: cannot be written"):
-        store.save(2, {"epoch": 2})
+        store.save((2, 0), {"epoch": 2})
     store.wait()
 
 
 def test_a_store_waits_for_its_last_checkpoint_and_for_other_writers(tmp_path: Path) -> None:
     with CheckpointStore(tmp_path) as store:
-        store.save(1, {"weights": torch.zeros(3_000_000)})
+        store.save((1, 0), {"weights": torch.zeros(3_000_000)})
     assert store.positions() == [Position(1)]
     entered = []
 
@@ -177,7 +167,7 @@ def test_a_writer_killed_before_any_of_its_file_operations_leaves_a_loadable_sta
     before, folder = tmp_path / "before", tmp_path / "folder"
     with CheckpointStore(before, keep=2) as store:
         for epoch in (1, 2, 3):
-            store.save(epoch, content(epoch))
+            store.save((epoch, 0), content(epoch))
     context, found, at = forkserver(), [], 0
     while True:
         at += 1
