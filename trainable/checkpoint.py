@@ -16,12 +16,15 @@ import torch
 
 from trainable import atomic
 
+Position = tuple[int, int]
+"""Where in a run a checkpoint stands: (epochs done, optimizer steps done in the epoch after them)."""
+
 
 class CheckpointStore:
-    """The checkpoints of one run: `epoch_0005.pt` with its seal `epoch_0005.json`, the newest few kept.
+    """The checkpoints of one run: `epoch_0005_step_000000.pt` with a seal beside it, the newest few kept.
 
-    The seal holds size and SHA-256 and is written last: a checkpoint without a matching seal does not
-    exist. So a process may be killed at any instant, and a file that a disk tore later is noticed.
+    The seal (.json) holds size and SHA-256 and is written last: a checkpoint without a matching seal does
+    not exist. So a process may be killed at any instant, and a file that a disk tore later is noticed.
     """
 
     def __init__(self, folder: Path, keep: int = 2) -> None:
@@ -29,13 +32,24 @@ class CheckpointStore:
         self.folder = folder
         self.keep = keep
 
-    def save(self, epoch: int, content: dict[str, Any]) -> Path:
-        """Write the checkpoint of `epoch` (completed epochs) and forget the oldest beyond `keep`."""
+    def save(self, position: Position, content: dict[str, Any], *, best: bool = False) -> Path:
+        """Write the checkpoint of `position` and forget the oldest beyond `keep`.
+
+        Args:
+            position: Where the run stands.
+            content: Plain data and tensors. Copied before the call returns: the run may go on at once.
+            best: Whether this is the best epoch so far.
+        """
         buffer = io.BytesIO()
         torch.save(content, buffer)
         data = buffer.getvalue()
-        path = self._path(epoch)
-        seal = {"epoch": epoch, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        path = self._path(position)
+        seal = {
+            "position": list(position),
+            "best": best,
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
         # Overwriting in place would leave the old seal beside the new file for an instant.
         path.with_suffix(".json").unlink(missing_ok=True)
         atomic.write_bytes(path, data)
@@ -44,6 +58,9 @@ class CheckpointStore:
             old.unlink(missing_ok=True)
             old.with_suffix(".pt").unlink(missing_ok=True)
         return path
+
+    def wait(self) -> None:
+        """Return when everything saved is on disk."""
 
     def load_latest(self, map_location: str | torch.device = "cpu") -> dict[str, Any] | None:
         """Read the newest intact checkpoint, or None; each damaged one is passed over with a warning."""
@@ -55,16 +72,22 @@ class CheckpointStore:
                 warnings.warn(f"checkpoint {path} is damaged ({error}); using the one before", stacklevel=2)
         return None
 
-    def load(self, epoch: int, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-        """Read the checkpoint of `epoch`; raises OSError or ValueError where it is missing or damaged."""
-        return _read_sealed(self._path(epoch), map_location)
+    def load(self, position: Position, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+        """Read the checkpoint of `position`; raises OSError or ValueError where it is missing or damaged."""
+        return _read_sealed(self._path(position), map_location)
 
-    def _path(self, epoch: int) -> Path:
-        return self.folder / f"epoch_{epoch:04d}.pt"
+    def _path(self, position: Position) -> Path:
+        epoch, step = position
+        return self.folder / f"epoch_{epoch:04d}_step_{step:06d}.pt"
 
     def _seals(self) -> list[Path]:
-        """Seals, newest epoch first."""
-        return sorted(self.folder.glob("epoch_*.json"), key=lambda path: path.stem, reverse=True)
+        """Seals, the furthest position first."""
+        return sorted(self.folder.glob("epoch_*.json"), key=_position_of, reverse=True)
+
+
+def _position_of(path: Path) -> Position:
+    _, epoch, _, step = path.stem.split("_")
+    return int(epoch), int(step)
 
 
 def _read_sealed(path: Path, map_location: str | torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Session over Ray Train: a TorchTrainer with one process per worker and DistributedDataParallel."""
+"""Session over Ray Train: a TorchTrainer with one process per worker and one exchange per step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainable.config import TrainConfig
 from trainable.loop import train
@@ -47,11 +47,6 @@ class TrainSession:
         self.folder = folder
         self.threads = threads
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model in DistributedDataParallel, where there is more than one worker."""
-        # Unused parameters are normal here: with one time step a cell's recurrent weights see no gradient.
-        return ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
-
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
         if self.world_size > 1:
@@ -64,6 +59,10 @@ class TrainSession:
         if self.world_size > 1:
             dist.all_gather_object(values, value)
         return values
+
+    def stop_requested(self) -> bool:
+        """Nobody asks."""
+        return False
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand the metrics to Ray Train; all workers pass here together."""

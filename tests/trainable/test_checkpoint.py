@@ -10,16 +10,19 @@ from trainable.checkpoint import CheckpointStore, random_states, restore_random_
 def test_the_newest_checkpoint_is_read_and_the_oldest_forgotten(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, keep=2)
     for epoch in (5, 10, 15):
-        store.save(epoch, {"epoch": epoch})
+        store.save((epoch, 0), {"epoch": epoch})
     assert store.load_latest() == {"epoch": 15}
-    assert sorted(p.name for p in tmp_path.glob("*.pt")) == ["epoch_0010.pt", "epoch_0015.pt"]
+    assert sorted(p.name for p in tmp_path.glob("*.pt")) == [
+        "epoch_0010_step_000000.pt",
+        "epoch_0015_step_000000.pt",
+    ]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "torn seal"])
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, damage: str) -> None:
     store = CheckpointStore(tmp_path)
-    store.save(5, {"weights": torch.ones(100)})
-    path = store.save(10, {"weights": torch.zeros(100)})
+    store.save((5, 0), {"weights": torch.ones(100)})
+    path = store.save((5, 12), {"weights": torch.zeros(100)})
     data = path.read_bytes()
     if damage == "truncated":
         path.write_bytes(data[:-1])
@@ -29,7 +32,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, dama
         path.unlink()
     else:
         path.with_suffix(".json").write_text('{"epoch": 10, "by')
-    with pytest.warns(UserWarning, match="epoch_0010.pt is damaged"):
+    with pytest.warns(UserWarning, match="epoch_0005_step_000012.pt is damaged"):
         content = store.load_latest()
     assert content is not None
     assert torch.equal(content["weights"], torch.ones(100))
@@ -37,7 +40,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning(tmp_path: Path, dama
 
 def test_a_checkpoint_without_its_seal_does_not_exist(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path)
-    store.save(5, {"a": 1}).with_suffix(".json").unlink()
+    store.save((5, 0), {"a": 1}).with_suffix(".json").unlink()
     assert store.load_latest() is None
 
 
@@ -45,7 +48,7 @@ def test_random_generators_continue_where_they_were(tmp_path: Path) -> None:
     import random
 
     store = CheckpointStore(tmp_path)
-    store.save(1, random_states())
+    store.save((1, 0), random_states())
     drawn = (random.random(), np.random.rand(), torch.rand(3))
     states = store.load_latest()
     assert states is not None

@@ -14,6 +14,9 @@ class KeepingSettings(Settings):
     checkpoint_interval: int = Field(default=5, gt=0)
     """Epochs between two checkpoints: what a killed run has to do again at most."""
 
+    checkpoint_every_steps: int | None = Field(default=None, gt=0)
+    """Optimizer steps between two checkpoints within an epoch, for epochs that take hours. Left out: none."""
+
     keep_checkpoints: int = Field(default=2, ge=2)
     """Checkpoints kept per run; two at least, so that a torn one has a predecessor."""
 
