@@ -15,11 +15,7 @@ from typing_extensions import Self
 from trainable import sealed
 from trainable.atomic import StorageError, storage_error
 from trainable.background import Background
-from trainable.randomness import random_states, restore_random_states
 from trainable.snapshot import snapshot
-from trainable.weights import export_weights
-
-__all__ = ["CheckpointStore", "Position", "export_weights", "random_states", "restore_random_states"]
 
 _NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
 _PATIENCE = 60.0
@@ -50,6 +46,8 @@ class CheckpointStore:
         self._writer = Background("checkpoint-writer")
         self._lock = filelock.FileLock(folder / ".lock")
         self._swept = False
+        self.notes: list[str] = []
+        """What was damaged, for the user to see."""
 
     def __enter__(self) -> Self:
         """Become the only writer; raises StorageError where the folder cannot be written or is taken."""
@@ -108,7 +106,8 @@ class CheckpointStore:
             try:
                 return sealed.read(path, map_location)
             except sealed.DAMAGE as error:
-                warnings.warn(f"checkpoint {path} is damaged ({error}); using the one before", stacklevel=2)
+                self.notes.append(f"checkpoint {path} is damaged ({error}); using the one before")
+                warnings.warn(self.notes[-1], stacklevel=2)
         return None
 
     def load(self, position: tuple[int, int], map_location: str | torch.device = "cpu") -> dict[str, Any]:

@@ -1,7 +1,8 @@
-"""Session over Ray Train: a TorchTrainer with one process per worker and DistributedDataParallel."""
+"""Session over Ray Train: a TorchTrainer with one process per worker and one exchange per step."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,12 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
+from trainable.session import Interrupted
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -48,11 +50,6 @@ class TrainSession:
         self.folder = folder
         self.threads = threads
         self._stop = signals.StopWatch(folder)
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model in DistributedDataParallel, where there is more than one worker."""
-        # Unused parameters are normal here: with one time step a cell's recurrent weights see no gradient.
-        return ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
@@ -97,7 +94,9 @@ class _Config(TorchConfig):
 
 def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
-    train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+    # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
+    with contextlib.suppress(Interrupted):
+        train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
 
 
 def fit(

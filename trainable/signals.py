@@ -42,6 +42,7 @@ def install() -> None:
     _flag.clear()
     for number in _TIMELY:
         signal.signal(number, handle)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _TIMELY)  # see `held_back`
 
 
 class StopWatch:
@@ -65,6 +66,20 @@ class StopWatch:
 
 
 # The command's side.
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Processes started within the block don't get SIGTERM and SIGUSR1, nor do their children.
+
+    A scheduler sends its signal to every process of a job. Ray's own would end at once and take the
+    workers with them, before these could save; they end with this process in any case.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _TIMELY)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
