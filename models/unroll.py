@@ -146,4 +146,4 @@ def with_zero_gradients(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     DistributedDataParallel waits for the gradient of every parameter, and in a run of one or two steps some
     gates are never asked.
     """
-    return _ZeroGradients.apply(x, *parameters) if torch.is_grad_enabled() else x
+    return _ZeroGradients.apply(x, *parameters) if parameters and torch.is_grad_enabled() else x
