@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from data import DATASETS, DataError, Preprocessing, check_data, open_data
-from data.beton_index import _FIELD, _HEADER, _REGION
+from data.beton_index import _FIELD, _HEADER, _REGION, _ROWS
 from data.beton_writer import write_beton
 from data.manifest import manifest_path
 
@@ -223,3 +223,16 @@ def test_header_types_are_those_of_ffcv():
             theirs.fields[name][1] for name in theirs.names
         ]
     assert CURRENT_VERSION == 2
+
+
+def test_index_entries_are_those_of_ffcvs_field_types():
+    from ffcv.fields import NDArrayField, TorchTensorField
+    from ffcv.types import TYPE_ID_HANDLER
+
+    for type_id, handler in TYPE_ID_HANDLER.items():
+        if handler is None:
+            assert type_id not in _ROWS
+        elif handler in (NDArrayField, TorchTensorField):
+            assert handler.metadata_type.fget(None) == _ROWS[type_id]
+        else:
+            assert handler().metadata_type == _ROWS[type_id]

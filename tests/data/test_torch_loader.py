@@ -125,3 +125,22 @@ def test_one_image_prepared_alone_is_that_of_the_validation_loader(trees):
     images, _ = next(data.validation.epoch(0))
     path = trees["imagenet"] / "val/n01440764/n01440764_1.JPEG"
     assert torch.equal(prepare_image(decode(path.read_bytes(), ""), data.preprocessing), images[1])
+
+
+@pytest.mark.slow
+def test_a_network_trains_without_ffcv(tmp_path, run_python):
+    code = f"""
+import sys
+sys.modules["ffcv"] = None
+from pathlib import Path
+from trainable.config import TrainConfig
+from trainable.loop import train
+from trainable.session import LocalSession
+config = TrainConfig(dataset="digits", loader="torch", batch_size=100, epochs=1, learning_rate=0.01,
+                     image_size=8, filters=[4], pools=[True], first_kernel=3, first_stride=1)
+session = LocalSession(Path({str(tmp_path)!r}))
+train(config, session)
+print(session.reports[-1]["val_acc"] > 0.2)
+"""
+    ended = run_python(code)
+    assert ended.stdout.endswith("True\n"), ended.stderr
