@@ -93,8 +93,8 @@ def _models_sections(models: list[dict[str, object]]) -> list[Section]:
     related = correlations(models)
     if related:
         text = (
-            "Spearman's correlation over models, two-sided, adjusted by Benjamini-Hochberg over this table. A "
-            "search chooses its settings: read this as a hint, not as an experiment."
+            "Spearman's correlation over models, two-sided, adjusted by Benjamini-Hochberg over this table. "
+            "A search chooses its settings: read this as a hint, not as an experiment."
         )
         sections.append(Section("What goes with what", text, (), related))
     return sections
