@@ -3,6 +3,7 @@
 Shape letters: N images, C channels, Y x X feature map, K classes, T time steps, L blocks.
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -214,6 +215,17 @@ class FeedForwardTower(nn.Module):
                 f"need {self.smallest_image} px; use larger images, fewer `pools`, or first_kernel 3 and "
                 f"first_stride 1"
             )
+
+
+class DevTower(FeedForwardTower):
+    """A tower of three narrow blocks, whatever tower_type says, to try things out; 21 px and more."""
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        if settings.get("filters") is None:
+            settings = {**settings, "filters": [8, 16, 32], "pools": [True] * 3}
+        super().__init__(num_classes, **settings)
+
+    __signature__ = inspect.signature(FeedForwardTower)
 
 
 def _checked_steps(time_steps: int) -> int:

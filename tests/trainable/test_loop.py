@@ -6,38 +6,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from models import build_model
+from tests.trainable.sessions import assert_same, run
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.optim import build_optimizer
 from trainable.session import LocalSession
 from trainable.tracking import read_rows
-
-
-class Killed(Exception):
-    """Stands for a SIGKILL: nothing after it runs."""
-
-
-class DyingSession(LocalSession):
-    """Dies in the report of one epoch."""
-
-    dies_at = 0
-
-    def report(self, metrics: dict[str, Any]) -> None:
-        super().report(metrics)
-        if metrics["epoch"] == self.dies_at:
-            raise Killed
-
-
-def run(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, torch.Tensor], LocalSession]:
-    session = LocalSession(folder)
-    train(TrainConfig(**settings), session)
-    return torch.load(folder / WEIGHTS_FILE, weights_only=True), session
-
-
-def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -48,33 +22,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     other, _ = run(tmp_path / "c", {**small, "seed": 1})
     assert_same(first, second)
     assert not torch.equal(first["last_conv.weight"], other["last_conv.weight"])
-
-
-@pytest.mark.parametrize("dies_at", [1, 2, 4, 5])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, small: dict[str, Any], dies_at: int
-) -> None:
-    settings = {
-        **small,
-        "epochs": 5,
-        "checkpoint_interval": 2,
-        "cell_type": "gru",
-        "optimizer": "sgd",
-        "lr_scheduler": "step",
-        "lr_step": 2,
-    }
-    whole, _ = run(tmp_path / "whole", settings)
-    dying = DyingSession(tmp_path / "killed")
-    dying.dies_at = dies_at
-    with pytest.raises(Killed):
-        train(TrainConfig(**settings), dying)
-    resumed, session = run(tmp_path / "killed", settings)
-    assert_same(whole, resumed)
-    rows = read_rows(tmp_path / "killed")
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
-    assert [row["val_loss"] for row in rows] == [row["val_loss"] for row in read_rows(tmp_path / "whole")]
-    assert session.reports[0]["epoch"] == {1: 1, 2: 3, 4: 5, 5: 5}[dies_at]
-    assert session.reports[-1]["finished"] is True
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -113,7 +60,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, smal
         TrainConfig(**{**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}), session
     )
     assert len(session.reports) == 1
-    assert session.reports[0]["diverged"] == "nan_loss"
+    assert session.reports[0]["diverged"] == "exploding_state"
     assert not (tmp_path / WEIGHTS_FILE).exists()
 
 
