@@ -110,7 +110,7 @@ def accuracy_curves(axes: Axes, result: StimuliResult) -> None:
 
 
 def rsa_figure(result: RSAResult, title: str) -> Figure:
-    """Similarity per layer after the last step; over steps where there are several, one panel per stimulus."""
+    """Similarity per layer after the last step, and over steps where there are several."""
     steps = sorted({row.time_step for row in result.rows if row.time_step > 0})
     figure, axes = _panels(1 + (len(steps) > 1), title)
     rsa_layers(axes[0], result)
@@ -144,7 +144,9 @@ def rsa_layers(axes: Axes, result: RSAResult) -> None:
     axes.axhline(0, color="black", lw=0.6)
     axes.set_xticks(range(len(layers)), layers, rotation=20)
     axes.set_ylabel(f"similarity to normal ({result.method.split(',')[0]})")
-    axes.legend(fontsize=7, ncols=2)
+    axes.legend(
+        fontsize=7, ncols=len(stimuli), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False
+    )
     settings = result.provenance.settings
     axes.set_title(
         f"n = {result.data.get('limited_to', result.data['images'])} images; "
@@ -201,7 +203,7 @@ def accuracy_figure(result: AccuracyResult, title: str) -> Figure:
 
 
 def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) -> Figure:
-    """Accuracy after the last step against parameters, multiply-accumulates and speed; a point per network."""
+    """Accuracy after the last step against parameters, multiply-accumulates and speed, for each network."""
     figure, axes = _panels(3, "cost and accuracy")
     costs: list[tuple[str, list[float]]] = [
         ("parameters", [result.parameters for result in results]),

@@ -112,6 +112,8 @@ def _results(
     workers = arguments.workers
     if workers is not None and workers < 1:
         raise InputError(f"--workers: must be at least 1, got {workers}")
+    if workers is None and not os.environ.get("RAY_ADDRESS"):
+        workers = torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // 2)
     if len(todo) <= 1 or workers == 1:
         from experiments.forward import pick_device
 

@@ -13,7 +13,6 @@ from data.voc import VocSegmentation, imagenet_to_voc, voc_class_ids
 from data.voc_objects import VOC_CLASSES, VocFilter
 from experiments.errors import InputError
 from experiments.stimuli.item import Item
-from experiments.weights import Weights
 
 DATASETS = ("digits", "voc")
 
@@ -25,7 +24,7 @@ INK = 128
 """Grey value from which a pixel of a digit is ink: half of full."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Source:
     """A data set to make stimuli of."""
 
@@ -44,16 +43,6 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.class_ids)
-
-    def outputs(self, weights: Weights) -> np.ndarray:
-        """Class of each output of the network, NO_CLASS where it has none; InputError if none has one."""
-        ids = np.array(_class_of_outputs(self, weights.class_names))
-        if (ids == NO_CLASS).all():
-            raise InputError(
-                f"{weights.path}: none of its classes ({', '.join(weights.class_names[:3])}, ...) is one of "
-                f"--dataset {self.name}"
-            )
-        return ids
 
 
 def open_source(
@@ -143,11 +132,17 @@ def _limited(source: Source, limit: int) -> Source:
     )
 
 
-def _class_of_outputs(source: Source, names: Sequence[str]) -> list[int]:
+def class_of_outputs(source: Source, class_names: Sequence[str]) -> np.ndarray:
+    """Class of each output of a network, NO_CLASS where it has none; InputError if none has one."""
     if source.name == "digits":
         known = {name: i for i, name in enumerate(source.class_names)}
-        return [known.get(name, NO_CLASS) for name in names]
-    ids = voc_class_ids(names)
-    if not any(ids) and len(names) == 1000:
-        ids = imagenet_to_voc()  # ImageNet in its usual order, without names
-    return [class_id or NO_CLASS for class_id in ids]
+        ids = np.array([known.get(name, NO_CLASS) for name in class_names])
+    else:
+        voc = voc_class_ids(class_names)
+        if not any(voc) and len(class_names) == 1000:
+            voc = imagenet_to_voc()  # ImageNet in its usual order, without names
+        ids = np.array([class_id or NO_CLASS for class_id in voc])
+    if (ids == NO_CLASS).all():
+        some = ", ".join(class_names[:3])
+        raise InputError(f"--dataset: the network's classes ({some}, ...) are none of {source.name}'s")
+    return ids

@@ -27,7 +27,7 @@ from experiments.results import (
     write_result,
 )
 from experiments.runner import Settings
-from experiments.sources import NO_CLASS, Source, open_source
+from experiments.sources import NO_CLASS, Source, class_of_outputs, open_source
 from experiments.statistics import (
     Permutations,
     accuracy_interval,
@@ -66,7 +66,7 @@ def decisions_on_stimuli(
 ) -> tuple[Decisions, list[str]]:
     """Class decisions on every stimulus after every time step, and the images' names."""
     model = weights.model(device)
-    outputs = source.outputs(weights)
+    outputs = class_of_outputs(source, weights.class_names)
     steps = parse_steps(settings.time_steps, weights.time_steps, stateless(model))
     decisions: Decisions = {}
     names: list[str] = []
