@@ -11,10 +11,10 @@ from trainable.config_file import ConfigError
 from trainable.signals import as_interrupts
 
 EXAMPLES = """examples:
-  python run_train.py configs/template.json --out model.weights
+  python run_train.py configs/template.yaml --out model.weights
   python run_train.py config.yaml --workers 2 --set epochs=30 --set learning_rate=1e-3
   python run_train.py runs/fgru/best_config.json --out best.weights
-  python run_train.py configs/*.json --out weights/          one after the other, weights/NAME.weights each
+  python run_train.py configs/*.yaml --out weights/          one after the other, weights/NAME.weights each
   python run_train.py config.json --init model.weights --set learning_rate=1e-4
   python run_train.py config.json --name baseline            runs/train/baseline, whatever the settings
 

@@ -39,13 +39,14 @@ def explain(error: BaseException, folder: Path) -> str:
     words = _STORAGE_WORDS.search(str(error))
     if words:  # Ray hands on some errors as text only
         return f"{folder}: cannot be written: {words[1]}; {_advice(folder)}"
-    with contextlib.suppress(OSError):
-        (folder / ERROR_FILE).write_text("".join(traceback.format_exception(error)))
     root = chain[-1]
+    with contextlib.suppress(OSError):
+        told = [line for cause in (error, root) for line in traceback.format_exception(cause)]
+        (folder / ERROR_FILE).write_text("".join(told))
     lines = [line.strip() for line in str(root).splitlines() if line.strip()] or [type(root).__name__]
     # Where only text is left of an error, its last line is what was raised.
-    told = lines[-1] if any("Traceback" in line for line in lines) else f"{type(root).__name__}: {lines[0]}"
-    return f"{folder}: training failed: {told} (details: {folder / ERROR_FILE})"
+    shown = lines[-1] if any("Traceback" in line for line in lines) else f"{type(root).__name__}: {lines[0]}"
+    return f"{folder}: training failed: {shown} (details: {folder / ERROR_FILE})"
 
 
 def _advice(folder: Path) -> str:
