@@ -15,6 +15,10 @@ without what numba keeps on disk, as on a machine's very first run. Memory: what
 its own after each of its epochs.
 
     python -m benchmarks.loader [--threads N] [--rounds N]      about 5 minutes
+
+Measured on an overloaded machine of 2 cores, hence in CPU time (256 of these images, one process, one thread,
+epochs in turns, medians): ours 1.20 ms per image, stock 1.63 ms, torch 2.0 ms (one epoch); ours is 1.35 times
+as fast as stock. Memory 855 MB after each of epochs 2 to 4.
 """
 
 from __future__ import annotations
