@@ -83,7 +83,8 @@ class StateConv:
         device = weight.device.type
         self.channels = weight.shape[0]
         self.bias = bias
-        if torch.is_autocast_enabled(device):
+        # The meta device, on which a run's shapes are checked beforehand, knows no autocast and raises.
+        if device != "meta" and torch.is_autocast_enabled(device):
             dtype = torch.get_autocast_dtype(device)
             weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
         self._weight, self._bias = weight, bias

@@ -10,10 +10,10 @@ from PIL import Image
 
 from models import build_model
 from tests.commands import SMALL
-from trainable.checkpoint import export_weights
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.session import LocalSession
+from trainable.weights import export_weights
 
 
 @pytest.fixture(scope="session")

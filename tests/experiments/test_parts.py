@@ -136,3 +136,14 @@ def test_objective_measures_a_network_in_memory_as_the_command_does(trained: Pat
     assert values["shape_bias"] > 0.5
     with pytest.raises(InputError, match="unknown metric 'shape'"):
         objective.measure(*given, metrics=("shape",))
+
+
+def test_configuration_of_the_quick_demo_is_valid() -> None:
+    from trainable import preflight
+    from trainable.config import TrainConfig
+    from trainable.config_file import read_mapping, validate
+
+    path = str(Path(objective.__file__).with_name("quick.yaml"))
+    config = validate(TrainConfig, read_mapping(path), path)
+    preflight.check(config, path, 1)
+    assert config.time_steps > 1  # there is something to see over time
