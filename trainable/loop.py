@@ -32,8 +32,8 @@ WEIGHTS_FILE = "model.weights"
 def train(config: TrainConfig, session: Session) -> None:
     """Train one configuration to its end, from its newest checkpoint where there is one.
 
-    Reports once per epoch. Everything a killed process would miss is on disk before the report:
-    checkpoint, result row and, after the last epoch, the final weights.
+    Reports once per epoch. The result row is on disk before the report, and after the last epoch the
+    checkpoint and the final weights too; earlier checkpoints are written beside training.
 
     Raises:
         Interrupted: the session was asked to stop; a checkpoint of the last step is on disk.
@@ -82,7 +82,8 @@ class _Run:
         self.store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
         # Weights are equal on all workers; what each of them draws from here on is its own.
         _seed(config.seed + 1 + session.rank)
-        self._restore()
+        if not self._restore() and config.batch_max == "auto":
+            self.step.probe(data.info.image_size)
 
     @property
     def ended(self) -> bool:
@@ -90,7 +91,7 @@ class _Run:
         return bool(self.state.history) and not self.state.history[-1].keys().isdisjoint((FINISHED, DIVERGED))
 
     def epoch(self) -> dict[str, Any]:
-        """Train for what is left of the epoch and validate; returns its row, with the checkpoint on disk."""
+        """Train for what is left of the epoch and validate; returns its row, a checkpoint of it is under way."""
         state, config = self.state, self.config
         reset_peak(self.session.device)
         diverged = self._train()
@@ -124,9 +125,12 @@ class _Run:
             row |= {DIVERGED: diverged.cause, DIVERGED_STEP: diverged.step}
         elif finished:
             row[FINISHED] = True
+        best = row[VAL_ACC] > max((earlier[VAL_ACC] for earlier in state.history), default=-1.0)
         state.end_epoch(row)
-        if self.ended or state.epoch % config.checkpoint_interval == 0:
-            self._save()
+        if best or self.ended or state.epoch % config.checkpoint_interval == 0:
+            self._save(best=best)
+        if self.ended:
+            self.store.wait()
         return row
 
     def _train(self) -> Verdict | None:
@@ -200,8 +204,8 @@ class _Run:
 
     def _stop_between_batches(self) -> None:
         """Stop in the midst of validation: the run then stands at the end of the epoch's training."""
-        asked = self.session.world_size == 1 and self.session.stop_requested()
-        if asked:
+        asked = torch.full((1,), float(self.session.stop_requested()), device=self.session.device)
+        if self.session.sum(asked).item():
             self._save()
             self._stop()
 
@@ -209,18 +213,20 @@ class _Run:
         self.store.wait()
         raise Interrupted(f"stopped after step {self.state.step} of epoch {self.state.epoch + 1}")
 
-    def _save(self) -> None:
+    def _save(self, *, best: bool = False) -> None:
         content = self.state.content()
         if self.session.rank == 0:
-            self.store.save(self.state.position, content)
+            self.store.save(self.state.position, content, best=best)
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Go on from the newest checkpoint; False where there is none."""
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
         content = self.store.load_latest() if self.session.rank == 0 else None
         position = self.session.gather(tuple(content["position"]) if content else None)[0]
         if position is None:
-            return
+            return False
         self.state.restore(self.store.load(position) if content is None else content)
+        return True
 
 
 class _Timed:

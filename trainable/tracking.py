@@ -54,10 +54,14 @@ class Tracker:
         return self
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one epoch's metrics; numbers become TensorBoard scalars at step `epoch`."""
+        """Append one epoch's metrics; numbers become TensorBoard scalars at step `epoch`.
+
+        A list (accuracy per time step) becomes the scalars `name/1`, `name/2`, ...: TensorBoard draws them
+        side by side.
+        """
         with self._path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
+        for name, value in _scalars(row).items():
             if name != EPOCH and isinstance(value, int | float) and not isinstance(value, bool):
                 self._tensorboard.add_scalar(name, value, int(row[EPOCH]))
         self._tensorboard.flush()
@@ -70,6 +74,17 @@ class Tracker:
         self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if kind is None else 1)
+
+
+def _scalars(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with every list of numbers spread out."""
+    spread: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, list):
+            spread |= {f"{name}/{i}": item for i, item in enumerate(value, start=1)}
+        else:
+            spread[name] = value
+    return spread
 
 
 def _start_wandb(folder: Path, config: dict[str, Any]) -> Any:
