@@ -91,7 +91,7 @@ class _Run:
         return bool(self.state.history) and not self.state.history[-1].keys().isdisjoint((FINISHED, DIVERGED))
 
     def epoch(self) -> dict[str, Any]:
-        """Train for what is left of the epoch and validate; returns its row, a checkpoint of it is under way."""
+        """Train for what is left of the epoch, validate, save where it is due; returns the row."""
         state, config = self.state, self.config
         reset_peak(self.session.device)
         diverged = self._train()
