@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
 from torch import Tensor
 
+from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
+from trainable.session import Interrupted
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -46,6 +49,7 @@ class TrainSession:
         self.device = ray.train.torch.get_device()
         self.folder = folder
         self.threads = threads
+        self._stop = signals.StopWatch(folder)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
@@ -61,17 +65,38 @@ class TrainSession:
         return values
 
     def stop_requested(self) -> bool:
-        """Nobody asks."""
-        return False
+        """Whether this worker got a signal, or the command that started it."""
+        return self._stop.requested()
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand the metrics to Ray Train; all workers pass here together."""
         ray.train.report(metrics)
 
 
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's set-up of torch.distributed; then the workers listen to signals."""
+
+    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Runs in the workers' main threads, the only ones that may; training runs in another."""
+        super().on_training_start(worker_group, backend_config)
+        worker_group.execute(signals.install)
+
+
+@dataclass
+class _Config(TorchConfig):
+    """TorchConfig with workers that listen to signals."""
+
+    @property
+    def backend_cls(self) -> type:
+        """What sets the workers up."""
+        return _Backend
+
+
 def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
-    train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+    # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
+    with contextlib.suppress(Interrupted):
+        train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
 
 
 def fit(
@@ -112,9 +137,7 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(
-            backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"
-        ),
+        torch_config=_Config(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),

@@ -14,17 +14,19 @@ import torch
 from torch import Tensor
 
 from data import Data, open_data
-from trainable.checkpoint import CheckpointStore, export_weights
+from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.divergence import Verdict, Watch
 from trainable.memory import peak_gib, reset_peak
-from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, VAL_ACC, VAL_ACC_2T
+from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, OBJECTIVES, VAL_ACC, VAL_ACC_2T
 from trainable.mixing import Mixing
+from trainable.progress import StepReporter
 from trainable.session import Interrupted, Session
 from trainable.state import RunState
 from trainable.step import TrainingStep
 from trainable.tracking import Tracker
 from trainable.validation import Validation, validate
+from trainable.weights import export_weights
 
 WEIGHTS_FILE = "model.weights"
 
@@ -32,12 +34,13 @@ WEIGHTS_FILE = "model.weights"
 def train(config: TrainConfig, session: Session) -> None:
     """Train one configuration to its end, from its newest checkpoint where there is one.
 
-    Reports once per epoch. The result row is on disk before the report, and after the last epoch the
-    checkpoint and the final weights too; earlier checkpoints are written beside training.
+    Reports once per epoch, when its result row is on disk; after the last epoch the final weights and the
+    last checkpoint are there too. Checkpoints before are written while training goes on.
 
     Raises:
         Interrupted: the session was asked to stop; a checkpoint of the last step is on disk.
         TooLarge: not even one image at a time fits into memory.
+        StorageError: a file cannot be written.
     """
     torch.set_num_threads(session.threads)
     _seed(config.seed)
@@ -53,12 +56,17 @@ def train(config: TrainConfig, session: Session) -> None:
         loader_threads=session.threads,
         pin_memory=session.device.type == "cuda",
     )
-    run = _Run(config, session, data)
+    store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
     with contextlib.ExitStack() as stack:
         tracker = None
         if session.rank == 0:
+            stack.enter_context(store)
+        run = _Run(config, session, data, store)
+        if session.rank == 0:
             about = config.model_dump(mode="json")
-            tracker = stack.enter_context(Tracker(session.folder, run.state.history, about))
+            tracker = stack.enter_context(
+                Tracker(session.folder, run.state.history, about, wandb=config.logs_to_wandb)
+            )
         if run.ended:  # killed between its last checkpoint and its last report
             run.export()
             session.report(run.state.history[-1])
@@ -73,13 +81,14 @@ def train(config: TrainConfig, session: Session) -> None:
 class _Run:
     """A run in this process: its state, its data, and what is done with them."""
 
-    def __init__(self, config: TrainConfig, session: Session, data: Data) -> None:
+    def __init__(self, config: TrainConfig, session: Session, data: Data, store: CheckpointStore) -> None:
         self.config, self.session, self.data = config, session, data
         self.state = RunState(config, session, data)
         self.step = TrainingStep(self.state)
         self.mixing = Mixing(config, data.info.num_classes)
         self.watch = Watch(session.device)
-        self.store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
+        self.store = store
+        self.progress = StepReporter(session.folder) if session.rank == 0 else None
         # Weights are equal on all workers; what each of them draws from here on is its own.
         _seed(config.seed + 1 + session.rank)
         if not self._restore() and config.batch_max == "auto":
@@ -125,13 +134,19 @@ class _Run:
             row |= {DIVERGED: diverged.cause, DIVERGED_STEP: diverged.step}
         elif finished:
             row[FINISHED] = True
-        best = row[VAL_ACC] > max((earlier[VAL_ACC] for earlier in state.history), default=-1.0)
         state.end_epoch(row)
-        if best or self.ended or state.epoch % config.checkpoint_interval == 0:
-            self._save(best=best)
-        if self.ended:
-            self.store.wait()
+        if self.ended or self._is_best() or state.epoch % config.checkpoint_interval == 0:
+            self._save()
         return row
+
+    def _is_best(self) -> bool:
+        """Whether the run stands at the end of its best epoch so far; the earliest of equals is the best."""
+        if self.state.step or not self.state.history:
+            return False
+        metric = self.config.best_metric
+        sign = 1.0 if OBJECTIVES[metric] == "max" else -1.0
+        *before, last = (sign * row[metric] for row in self.state.history)
+        return math.isfinite(last) and all(score < last for score in before)
 
     def _train(self) -> Verdict | None:
         """Train to the end of the epoch; returns how it diverged, if it did."""
@@ -150,6 +165,8 @@ class _Run:
                 )
                 flags = self.step(images, targets, self.session.stop_requested())
                 verdict = self.watch.push(state.steps, flags)
+                if self.progress:
+                    self.progress.step(state.epoch + 1, state.step, state.steps_per_epoch)
                 due = every is not None and state.steps % every == 0
                 if due:
                     verdict = verdict or self.watch.flush()
@@ -200,6 +217,7 @@ class _Run:
         state = self.state
         if self.session.rank == 0 and state.history and FINISHED in state.history[-1]:
             about = {**state.about, "metrics": state.history[-1]}
+            self.store.wait()
             export_weights(self.session.folder / WEIGHTS_FILE, state.weights(), about)
 
     def _stop_between_batches(self) -> None:
@@ -213,17 +231,20 @@ class _Run:
         self.store.wait()
         raise Interrupted(f"stopped after step {self.state.step} of epoch {self.state.epoch + 1}")
 
-    def _save(self, *, best: bool = False) -> None:
+    def _save(self) -> None:
         content = self.state.content()
         if self.session.rank == 0:
-            self.store.save(self.state.position, content, best=best)
+            self.store.save(self.state.position, content, best=self._is_best())
 
     def _restore(self) -> bool:
         """Go on from the newest checkpoint; False where there is none."""
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
         content = self.store.load_latest() if self.session.rank == 0 else None
         position = self.session.gather(tuple(content["position"]) if content else None)[0]
+        self.state.micro_batch.notes += self.store.notes
         if position is None:
+            if self.config.init is not None:
+                self.state.start_from(self.config.init)
             return False
         self.state.restore(self.store.load(position) if content is None else content)
         return True

@@ -8,10 +8,11 @@ from data import DataError, DataInfo, check_data
 from models import build_model
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError
+from trainable.weights import WeightsError, check_fit, read_weights
 
 
 def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
-    """Check data files, batch and network of a configuration; prepare the sample data on first use.
+    """Check data, batch, network and initial weights; the sample data are prepared on first use.
 
     Args:
         config: What is to be trained.
@@ -43,6 +44,10 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         with torch.device("meta"), torch.no_grad():
             model = build_model(config, info.num_classes).eval()
             model(torch.empty(1, 3, info.image_size, info.image_size), time_steps=1)
+        if config.init is not None:
+            check_fit(model, read_weights(config.init), config.init)
+    except WeightsError as error:
+        problems.append(f"init: {error}")
     except ValueError as error:
         problems.append(str(error))
     if problems:

@@ -10,14 +10,16 @@ from torch import Tensor
 
 from data import Data
 from models import build_model
-from trainable import checkpoint
+from trainable.checkpoint import Position
 from trainable.config import TrainConfig
 from trainable.ema import Ema
 from trainable.memory import MicroBatch
 from trainable.metrics import EPOCH
 from trainable.optim import build_optimizer
+from trainable.randomness import random_states, restore_random_states
 from trainable.session import Session
 from trainable.sync_batchnorm import synchronize
+from trainable.weights import load_weights
 
 
 class EpochSums:
@@ -87,9 +89,9 @@ class RunState:
         return len(self.history)
 
     @property
-    def position(self) -> checkpoint.Position:
+    def position(self) -> Position:
         """Where the run stands."""
-        return self.epoch, self.step
+        return Position(self.epoch, self.step)
 
     @property
     def steps(self) -> int:
@@ -108,11 +110,17 @@ class RunState:
         self.step = 0
         self.sums = EpochSums(self.session.device)
 
+    def start_from(self, path: str) -> None:
+        """Begin with the weights in `path`; raises WeightsError where they don't fit."""
+        load_weights(self.network, path)
+        if self.ema:
+            self.ema.load_state_dict(self.network.state_dict())
+
     def content(self) -> dict[str, Any]:
         """What a checkpoint holds. All workers call it together."""
         workers = self.session.gather(
             {
-                "random_states": checkpoint.random_states(),
+                "random_states": random_states(),
                 "sums": self.sums.state(),
                 "micro_batch": self.micro_batch.size,
                 "notes": self.micro_batch.notes,
@@ -146,7 +154,7 @@ class RunState:
         elif rank == 0:
             self.sums.load(_together([worker["sums"] for worker in workers]))
         if rank < len(workers):
-            checkpoint.restore_random_states(workers[rank]["random_states"])
+            restore_random_states(workers[rank]["random_states"])
 
 
 def _together(states: list[dict[str, Any]]) -> dict[str, Any]:

@@ -35,7 +35,6 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
         ({"lr_scheduler": "step"}, "lr_step go together"),
-        ({"wb_sweep_id": "abc"}, "sweeps are searched by run_search.py"),
         ({"epochs": 0}, "epochs must be at least 1"),
     ],
 )

@@ -122,5 +122,5 @@ def test_checkpoints_come_at_the_steps_asked_for(tmp_path: Path, small: dict[str
     assert names == [
         "epoch_0000_step_000004.pt",
         "epoch_0000_step_000008.pt",
-        "epoch_0001_step_000000.pt",
+        "epoch_0001.pt",
     ]
