@@ -35,14 +35,14 @@ def test_a_run_killed_with_9_and_stopped_by_a_time_limit_ends_like_an_uninterrup
     path = write(tmp_path / "run.json", settings)
     arguments = ("run_train.py", path, "--out", tmp_path / "out.weights", "--storage", tmp_path / "runs")
     first = command(*arguments)
-    wait_for(rows_in(tmp_path / "runs", 5), first)
+    wait_for(rows_in(tmp_path / "runs", 5), first, timeout=300)
     os.kill(first.pid, signal.SIGKILL)  # its workers outlive it for a moment
     first.wait()
     assert not (tmp_path / "out.weights").exists()
 
     second = command(*arguments)
     done = max(len(read_rows(folder)) for folder in (tmp_path / "runs").glob("run-*"))
-    wait_for(rows_in(tmp_path / "runs", done + 3), second)
+    wait_for(rows_in(tmp_path / "runs", done + 3), second, timeout=300)
     os.killpg(second.pid, signal.SIGTERM)  # a scheduler's signal reaches every process of the job
     output = finish(second, code=130)
     assert "Going on from the last checkpoint" in output
@@ -69,7 +69,7 @@ def test_two_workers_of_which_one_is_stopped_follow_the_loss_of_one(
     path = write(tmp_path / "run.json", settings)
     arguments = ("run_train.py", path, "--workers", 2, "--storage", tmp_path / "runs")
     first = command(*arguments)
-    wait_for(rows_in(tmp_path / "runs", 1), first)
+    wait_for(rows_in(tmp_path / "runs", 1), first, timeout=300)
     workers = subprocess.run(
         ["pgrep", "-g", str(first.pid), "-f", "RayTrainWorker"], capture_output=True, text=True, check=True
     ).stdout.split()

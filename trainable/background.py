@@ -15,6 +15,11 @@ class Background:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
+    @property
+    def busy(self) -> bool:
+        """Whether the task still runs."""
+        return self._thread is not None and self._thread.is_alive()
+
     def start(self, task: Callable[[], None]) -> None:
         """Wait for the task before (raising its error), then run `task` beside the caller."""
         self.wait()

@@ -90,6 +90,11 @@ class CheckpointStore:
         """Return when everything saved is on the disk; raises StorageError where it could not be written."""
         self._writer.wait()
 
+    @property
+    def writing(self) -> bool:
+        """Whether a checkpoint is on its way to the disk."""
+        return self._writer.busy
+
     def positions(self) -> list[Position]:
         """Sealed checkpoints, newest first; whether they are intact shows when they are read."""
         found = [_NAME.fullmatch(seal.stem) for seal in self.folder.glob("epoch_*.json")]

@@ -88,7 +88,8 @@ class _Run:
         self.progress = StepReporter(session.folder) if session.rank == 0 else None
         # Weights are equal on all workers; what each of them draws from here on is its own.
         _seed(config.seed + 1 + session.rank)
-        self._restore()
+        if not self._restore() and config.batch_max == "auto":
+            self.step.probe(data.info.image_size)
 
     @property
     def ended(self) -> bool:
@@ -96,7 +97,7 @@ class _Run:
         return bool(self.state.history) and not self.state.history[-1].keys().isdisjoint((FINISHED, DIVERGED))
 
     def epoch(self) -> dict[str, Any]:
-        """Train for what is left of the epoch and validate; returns its row, with the checkpoint on disk."""
+        """Train for what is left of the epoch, validate, save where it is due; returns the row."""
         state, config = self.state, self.config
         reset_peak(self.session.device)
         diverged = self._train()
@@ -218,8 +219,8 @@ class _Run:
 
     def _stop_between_batches(self) -> None:
         """Stop in the midst of validation: the run then stands at the end of the epoch's training."""
-        asked = self.session.world_size == 1 and self.session.stop_requested()
-        if asked:
+        asked = torch.full((1,), float(self.session.stop_requested()), device=self.session.device)
+        if self.session.sum(asked).item():
             self._save()
             self._stop()
 
@@ -232,7 +233,8 @@ class _Run:
         if self.session.rank == 0:
             self.store.save(self.state.position, content, best=self._is_best())
 
-    def _restore(self) -> None:
+    def _restore(self) -> bool:
+        """Go on from the newest checkpoint; False where there is none."""
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
         content = self.store.load_latest() if self.session.rank == 0 else None
         position = self.session.gather(tuple(content["position"]) if content else None)[0]
@@ -240,8 +242,9 @@ class _Run:
         if position is None:
             if self.config.init is not None:
                 self.state.start_from(self.config.init)
-            return
+            return False
         self.state.restore(self.store.load(position) if content is None else content)
+        return True
 
 
 class _Timed:

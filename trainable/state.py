@@ -18,6 +18,7 @@ from trainable.metrics import EPOCH
 from trainable.optim import build_optimizer
 from trainable.randomness import random_states, restore_random_states
 from trainable.session import Session
+from trainable.sync_batchnorm import synchronize
 from trainable.weights import load_weights
 
 
@@ -60,6 +61,8 @@ class RunState:
     def __init__(self, config: TrainConfig, session: Session, data: Data) -> None:
         self.config, self.session = config, session
         self.network = build_model(config, data.info.num_classes).to(session.device)
+        if config.sync_batchnorm:
+            synchronize(self.network, session)
         self.ema = None if config.ema_decay is None else Ema(self.network, config.ema_decay)
         self.optimizer = build_optimizer(self.network, config)
         self.scaler = torch.amp.GradScaler(session.device.type, enabled=config.precision == "fp16")
@@ -98,7 +101,7 @@ class RunState:
     def weights(self) -> dict[str, Tensor]:
         """The run's result, on the CPU: the averaged weights where there are some."""
         network = self.ema.network if self.ema else self.network
-        return {name: value.detach().cpu() for name, value in network.state_dict().items()}
+        return {name: value.cpu() for name, value in network.state_dict().items()}
 
     def end_epoch(self, row: dict[str, Any]) -> None:
         """Add the row of the epoch that ends here, and begin the next."""

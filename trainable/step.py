@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainable.exchange import exchange
-from trainable.memory import Rewind, is_out_of_memory
+from trainable.memory import Rewind, free_memory, is_out_of_memory
 from trainable.metrics import counts
 from trainable.objective import Objective
 from trainable.optim import clip_gradients
@@ -69,7 +69,7 @@ class TrainingStep:
                 sums, flags = self._accumulate(images, targets)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
+                if not is_out_of_memory(error) or self._in_step_with_others:
                     raise
                 failure = error.with_traceback(None)  # its frames hold the activations
             self.state.optimizer.zero_grad(set_to_none=True)
@@ -77,6 +77,43 @@ class TrainingStep:
             self.state.micro_batch.halve(f"in step {self.state.steps + 1}", failure)
         self.state.sums.counts += sums
         return flags
+
+    @property
+    def _in_step_with_others(self) -> bool:
+        """Whether workers meet inside a forward pass already, so that none can repeat it alone."""
+        return self.config.sync_batchnorm and self.session.world_size > 1
+
+    def probe(self, image_size: int) -> None:
+        """Find out with blank images of side `image_size` how many fit into memory at a time.
+
+        Beside a micro-batch's activations, gradients and weights there must be room for what the optimizer
+        will keep: at most two numbers per weight. The run is left as it was. All workers go on with what
+        fits on each of them.
+        """
+        state, device = self.state, self.session.device
+        before = Rewind.of(state.network, device)
+        while True:
+            failure: BaseException | None = None
+            try:
+                self._try_blank(image_size)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failure = error.with_traceback(None)
+            state.optimizer.zero_grad(set_to_none=True)
+            before.restore(state.network, device)
+            if failure is None:
+                break
+            state.micro_batch.halve("in the trial before the first step", failure)
+        free_memory()
+        state.micro_batch.size = min(self.session.gather(state.micro_batch.size))
+
+    def _try_blank(self, image_size: int) -> None:
+        network, device, size = self.state.network, self.session.device, self.state.micro_batch.size
+        kept = [torch.zeros_like(p) for p in network.parameters() for _ in range(2)]
+        images = torch.zeros(size, 3, image_size, image_size, device=device)
+        self._accumulate(images, torch.zeros(size, dtype=torch.int64, device=device))
+        del kept
 
     def _accumulate(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.zeros_like(self.state.sums.counts)

@@ -47,15 +47,17 @@ def validate(
         state: The run.
         loader: Validation data; every image comes once over all workers.
         time_steps: Unroll this many steps; None is the number the network was trained with.
-        interrupt: Called after every batch; may raise.
+        interrupt: Called after every batch that all workers have; may raise.
     """
     network = state.ema.network if state.ema else state.network
     network.eval()
     sums: Tensor | None = None
-    for images, labels in loader.epoch(0):
+    shared = min(state.session.gather(len(loader)))  # worker 0 may have a batch more than the last one
+    for number, (images, labels) in enumerate(loader.epoch(0), start=1):
         batch = _batch_sums(state, network, images, labels, time_steps)
         sums = batch if sums is None else sums + batch
-        interrupt()
+        if number <= shared:
+            interrupt()
     # A worker without images (fewer images than workers) does not know how many steps there are.
     length = max(state.session.gather(0 if sums is None else len(sums)))
     if sums is None:

@@ -93,7 +93,8 @@ class OptimizationSettings(Settings):
     the GPU in every step to see whether the scaled gradients overflowed."""
 
     sync_batchnorm: bool = False
-    """With several workers, batch normalization over all workers' images instead of each one's own."""
+    """With several workers, batch normalization over all workers' images instead of each one's own. A step
+    that runs out of memory then ends the run: no worker can repeat it alone."""
 
     val_2t: Literal["end", "always", "never"] = "end"
     """When accuracy at twice the trained time steps (`val_acc_2t`) is measured: it costs as much
@@ -124,6 +125,8 @@ class OptimizationSettings(Settings):
             min(self.time_loss, default=0) < 0 or sum(self.time_loss) <= 0
         ):
             raise ValueError(f"time_loss must be weights of at least 0, one above 0, got {self.time_loss}")
+        if self.sync_batchnorm and self.batch_max == "auto":
+            raise ValueError("batch_max 'auto' does not go with sync_batchnorm: workers cannot try alone")
         return self
 
     @property
