@@ -39,6 +39,7 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
         ({"lr_scheduler": "step"}, "lr_step go together"),
         ({"epochs": 0}, "epochs must be at least 1"),
+        ({"image_dtype": "float16"}, "image_dtype float16 needs precision bf16 or fp16"),
     ],
 )
 def test_a_mistake_is_one_line_with_file_and_key(

@@ -107,6 +107,25 @@ def test_half_precision_learns_like_single(tmp_path: Path, small: dict[str, Any]
     assert {value.dtype for value in weights.values()} == {torch.float32}
 
 
+@pytest.mark.parametrize(
+    "execution",
+    [
+        {"channels_last": True},
+        {"recompute": True},
+        pytest.param({"compile": "step"}, marks=pytest.mark.slow),
+    ],
+)
+def test_how_a_network_is_executed_changes_nothing_of_what_it_learns(
+    tmp_path: Path, small: dict[str, Any], execution: dict[str, Any]
+) -> None:
+    settings = {**small, "epochs": 1, "optimizer": "sgd", "ema_decay": 0.9}
+    plain, _ = run(tmp_path / "plain", settings)
+    other, _ = run(tmp_path / "other", {**settings, **execution})
+    assert plain.keys() == other.keys()
+    for name in plain:
+        torch.testing.assert_close(other[name], plain[name], rtol=1e-3, atol=1e-5)
+
+
 def test_averaged_weights_are_what_is_validated_and_written(tmp_path: Path, small: dict[str, Any]) -> None:
     plain, _ = run(tmp_path / "plain", {**small, "epochs": 1})
     averaged, session = run(tmp_path / "ema", {**small, "epochs": 1, "ema_decay": 0.9})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import model_validator
 from typing_extensions import Self
 
+from data import LoadingOptions
 from trainable.config.data import DataSettings
 from trainable.config.keeping import KeepingSettings
 from trainable.config.network import NetworkSettings
@@ -26,3 +29,29 @@ class TrainConfig(KeepingSettings, OptimizationSettings, NetworkSettings, DataSe
                 f"time_loss must have one weight per time step ({self.time_steps}), got {len(self.time_loss)}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _half_precision_images_need_half_precision_arithmetic(self) -> Self:
+        if self.image_dtype != "float32" and self.precision == "fp32":
+            raise ValueError(f"image_dtype {self.image_dtype} needs precision bf16 or fp16, got fp32")
+        return self
+
+    def data_source(self) -> dict[str, Any]:
+        """Which images, at which size and loaded how: keywords of `check_data` and `open_data`."""
+        options = LoadingOptions(
+            loader=self.loader,
+            crop_area=self.crop_area,
+            color_jitter=self.color_jitter,
+            grey_probability=self.grey_probability,
+            first_size=self.first_size,
+            resize_epochs=self.resize_epochs,
+            dtype=self.image_dtype,
+            channels_last=self.channels_last,
+        )
+        return {
+            "dataset": self.dataset,
+            "dataset_path": self.dataset_path,
+            "dataset_val_path": self.dataset_val_path,
+            "image_size": self.image_size,
+            "options": options,
+        }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from data import LoadingOptions
 from trainable.config.base import Settings
 
 
@@ -52,10 +51,7 @@ class DataSettings(Settings):
 
     image_dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     """Number format of the images that the loader yields. 16 bits halve the memory and the copy to a GPU; the
-    network must then compute in mixed precision, or convert them."""
-
-    channels_last: bool = False
-    """Lay images out with their channels last in memory, the order that GPU convolutions like best."""
+    network then computes in mixed precision (`precision` bf16 or fp16)."""
 
     @model_validator(mode="after")
     def _data_settings_fit_together(self) -> Self:
@@ -66,23 +62,3 @@ class DataSettings(Settings):
                 f"first_size must be at most image_size ({self.image_size}), got {self.first_size}"
             )
         return self
-
-    def data_source(self) -> dict[str, Any]:
-        """Which images, at which size and loaded how: keywords of `check_data` and `open_data`."""
-        options = LoadingOptions(
-            loader=self.loader,
-            crop_area=self.crop_area,
-            color_jitter=self.color_jitter,
-            grey_probability=self.grey_probability,
-            first_size=self.first_size,
-            resize_epochs=self.resize_epochs,
-            dtype=self.image_dtype,
-            channels_last=self.channels_last,
-        )
-        return {
-            "dataset": self.dataset,
-            "dataset_path": self.dataset_path,
-            "dataset_val_path": self.dataset_val_path,
-            "image_size": self.image_size,
-            "options": options,
-        }
