@@ -113,7 +113,7 @@ def main() -> None:
 
     import cv2
 
-    from data.beton import write_beton
+    from data.beton_writer import write_beton
 
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)

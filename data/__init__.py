@@ -10,6 +10,7 @@ over any number of workers. ffcv itself is imported when a data set is first che
 """
 
 from data.info import BatchLoader, Data, DataError, DataInfo, Preprocessing
+from data.options import LoadingOptions
 from data.registry import DATASETS, DatasetSpec, check_data, open_data
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "DataError",
     "DataInfo",
     "DatasetSpec",
+    "LoadingOptions",
     "Preprocessing",
     "check_data",
     "open_data",

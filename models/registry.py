@@ -7,9 +7,17 @@ from typing import Any
 from torch import nn
 
 from models.blocks import require_choice
-from models.tower import FeedForwardTower
+from models.cells import option_names
+from models.gammanet import GammaNet
+from models.resnet import ResNet18
+from models.tower import DevTower, FeedForwardTower
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"ff_tower": FeedForwardTower}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "ff_tower": FeedForwardTower,
+    "gammanet": GammaNet,
+    "resnet18": ResNet18,
+    "dev_tower": DevTower,
+}
 
 
 def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Module:
@@ -29,7 +37,10 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
     builder = MODELS[model_base]
     settings = {}
     for name, parameter in inspect.signature(builder).parameters.items():
-        if name != "num_classes":
+        if name == "cell_options":
+            given = {option: _value(config, option, None) for option in option_names()}
+            settings[name] = {option: value for option, value in given.items() if value is not None}
+        elif name != "num_classes":
             settings[name] = _value(config, name, parameter.default)
     return builder(num_classes, **settings)
 

@@ -45,16 +45,13 @@ def train(config: TrainConfig, session: Session) -> None:
     torch.set_num_threads(session.threads)
     _seed(config.seed)
     data = open_data(
-        config.dataset,
-        dataset_path=config.dataset_path,
-        dataset_val_path=config.dataset_val_path,
+        **config.data_source(),
         batch_size=config.batch_size,
-        image_size=config.image_size,
         seed=config.seed,
         rank=session.rank,
         world_size=session.world_size,
         loader_threads=session.threads,
-        pin_memory=session.device.type == "cuda",
+        device=session.device,
     )
     store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
     with contextlib.ExitStack() as stack:

@@ -23,12 +23,7 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         ConfigError: one line per problem.
     """
     try:
-        info = check_data(
-            config.dataset,
-            dataset_path=config.dataset_path,
-            dataset_val_path=config.dataset_val_path,
-            image_size=config.image_size,
-        )
+        info = check_data(**config.data_source())
     except DataError as error:
         raise ConfigError(f"{source}: {line}" for line in str(error).splitlines()) from None
     problems = []
@@ -43,7 +38,8 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         # size shows here in milliseconds.
         with torch.device("meta"), torch.no_grad():
             model = build_model(config, info.num_classes).eval()
-            model(torch.empty(1, 3, info.image_size, info.image_size), time_steps=1)
+            for size in {info.image_size, config.first_size or info.image_size}:
+                model(torch.empty(1, 3, size, size), time_steps=1)
         if config.init is not None:
             check_fit(model, read_weights(config.init), config.init)
     except WeightsError as error:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data import Data
 from models import build_model
+from models.execution import prepare_model
 from trainable.checkpoint import Position
 from trainable.config import TrainConfig
 from trainable.ema import Ema
@@ -64,6 +65,9 @@ class RunState:
         if config.sync_batchnorm:
             synchronize(self.network, session)
         self.ema = None if config.ema_decay is None else Ema(self.network, config.ema_decay)
+        # After the copy that the average starts as: a compiled network cannot be copied.
+        for network in [self.network] + ([self.ema.network] if self.ema else []):
+            prepare_model(network, compile=config.compile, channels_last=config.channels_last)
         self.optimizer = build_optimizer(self.network, config)
         self.scaler = torch.amp.GradScaler(session.device.type, enabled=config.precision == "fp16")
         self.micro_batch = MicroBatch(config.micro_batch(config.batch_size // session.world_size))

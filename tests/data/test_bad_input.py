@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from data import DATASETS, DataError, Preprocessing, check_data, open_data
-from data.beton import _FIELD, _HEADER, _REGION, manifest_path, write_beton
+from data.beton_index import _FIELD, _HEADER, _REGION
+from data.beton_writer import write_beton
+from data.manifest import manifest_path
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 
@@ -50,7 +52,7 @@ def test_paths_that_would_be_ignored_are_refused():
 def test_missing_paths_are_named(photos):
     refused(r"dataset_path: not given; dataset ffcv needs", dataset="ffcv")
     refused(r"dataset_val_path: not given", dataset="ffcv", dataset_path=photos["dataset_path"])
-    refused(r"dataset_path: is empty", dataset="ffcv", dataset_path="")
+    refused(r"dataset_path: is empty; give a path", dataset="ffcv", dataset_path="")
 
 
 @pytest.mark.parametrize("key", ["dataset_path", "dataset_val_path"])
