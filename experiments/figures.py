@@ -255,8 +255,8 @@ def comparison_figure(results: Sequence[StimuliResult], labels: Sequence[str]) -
     axes[0].set_ylim(bottom=0)
     axes[0].legend(fontsize=7)
     axes[0].set_title(
-        f"n = {results[0].rows[0].images} images; 95% Wilson; x: not above chance "
-        f"(Benjamini-Hochberg over stimuli, per network)",
+        f"n = {results[0].rows[0].images} images; 95% Wilson\n"
+        "x: not above chance (Benjamini-Hochberg over stimuli, per network)",
         fontsize=8,
     )
     return figure
