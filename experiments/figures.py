@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from experiments.results import write_bytes
 
@@ -223,6 +224,9 @@ def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) 
                 label=labels[i],
             )
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel(name)
     axes[0].set_ylabel("validation accuracy")
     if len(results) <= 12:
