@@ -14,6 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
 from experiments.results import write_bytes
 
@@ -223,6 +224,9 @@ def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) 
                 label=labels[i],
             )
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel(name)
     axes[0].set_ylabel("validation accuracy")
     if len(results) <= 12:
@@ -255,8 +259,8 @@ def comparison_figure(results: Sequence[StimuliResult], labels: Sequence[str]) -
     axes[0].set_ylim(bottom=0)
     axes[0].legend(fontsize=7)
     axes[0].set_title(
-        f"n = {results[0].rows[0].images} images; 95% Wilson; x: not above chance "
-        f"(Benjamini-Hochberg over stimuli, per network)",
+        f"n = {results[0].rows[0].images} images; 95% Wilson\n"
+        "x: not above chance (Benjamini-Hochberg over stimuli, per network)",
         fontsize=8,
     )
     return figure

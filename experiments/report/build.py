@@ -105,7 +105,7 @@ def _stimuli_sections(results: Sequence[StimuliResult], gallery: Gallery) -> lis
     for (dataset, protocol), group in _grouped(results).items():
         labels = [label_of(result) for result in group]
         name = f"stimuli-{dataset}-{protocol}"
-        images = [gallery.add(name, figures.comparison_figure(group, labels))]
+        images = [gallery.add(name, figures.comparison_figure(group, labels))] if len(group) > 1 else []
         for result, label in zip(group, labels, strict=True):
             images.append(gallery.add(f"{name}-{label}", figures.stimuli_figure(result, label)))
         text = (
