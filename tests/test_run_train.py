@@ -47,7 +47,7 @@ def test_a_run_killed_with_9_and_stopped_by_a_time_limit_ends_like_an_uninterrup
     output = finish(second, code=130)
     assert "Going on from the last checkpoint" in output
     assert "epoch 1/200" not in output
-    assert re.search(r"SIGTERM: saving a checkpoint.*\nStopped; epoch \d+", output)
+    assert re.search(r"SIGTERM: saving a checkpoint[\s\S]*Stopped; epoch \d+", output)
 
     output = finish(command(*arguments))
     assert "epoch 200/200" in output

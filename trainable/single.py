@@ -14,7 +14,7 @@ from trainable.config_file import ConfigError
 from trainable.distributed import Workers, fit
 from trainable.failure import explain
 from trainable.loop import WEIGHTS_FILE
-from trainable.metrics import DIVERGED, EPOCH, FINISHED, VAL_ACC
+from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, VAL_ACC
 from trainable.progress import EpochLines
 from trainable.run_folder import CHECKPOINTS, claimed
 from trainable.tracking import read_rows
@@ -93,7 +93,9 @@ class Run:
                 failure = error
         rows = read_rows(self.folder)
         if rows and DIVERGED in rows[-1]:
-            return f"{self.folder}: diverged in epoch {rows[-1][EPOCH]}: {rows[-1][DIVERGED]}"
+            last = rows[-1]
+            where = f"epoch {last[EPOCH]}, step {last[DIVERGED_STEP]} of the run"
+            return f"{self.folder}: diverged in {where}: {last[DIVERGED]}"
         finished = bool(rows) and FINISHED in rows[-1]
         # Without a failure and unfinished: the signal reached a worker, and the command never saw it.
         if not finished and (failure is None or (self.folder / signals.STOP_FILE).exists()):

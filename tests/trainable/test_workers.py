@@ -9,8 +9,11 @@ import pytest
 import torch
 
 from tests.commands import ROOT, SMALL, write
-from tests.trainable.sessions import Weights, assert_same, run
-from trainable.loop import WEIGHTS_FILE
+from tests.trainable.sessions import DyingSession, Weights, assert_same, run
+from trainable.checkpoint import CheckpointStore
+from trainable.config import TrainConfig
+from trainable.loop import WEIGHTS_FILE, train
+from trainable.session import Interrupted
 from trainable.tracking import read_rows
 
 # sgd: adam divides by the size of a gradient and so blows up the rounding of tiny ones.
@@ -23,10 +26,12 @@ BASE: dict[str, Any] = {
     "checkpoint_every_steps": 100,
 }
 PLAIN = {**BASE, "time_loss": "uniform", "ema_decay": 0.9, "label_smoothing": 0.1}
+NORMED = {**BASE, "normalization": "batchnorm"}
 OWN = {**BASE, "normalization": "batchnorm", "cell_type": "gru", "dropout": 0.2}
 JOBS = [
     {"name": "plain", "settings": PLAIN},
     {"name": "crowded", "settings": PLAIN, "rank": 1, "images": 20},
+    {"name": "synced", "settings": {**NORMED, "sync_batchnorm": True}, "rank": 0, "stops": 3},
     {"name": "own", "settings": OWN},
     {"name": "stopped", "settings": OWN, "rank": 1, "stops": 14},
     {"name": "stopped", "settings": OWN},
@@ -82,6 +87,18 @@ def test_two_workers_follow_the_losses_of_one(
             assert two[metric] == one[metric]
     for key, value in weights_in(folder / name).items():
         torch.testing.assert_close(value, weights[key], rtol=1e-2, atol=5e-3)
+
+
+def test_batch_normalization_over_two_workers_takes_the_steps_of_one(folder: Path, tmp_path: Path) -> None:
+    # Three steps: at this learning rate each multiplies what rounding has left by about three.
+    with pytest.raises(Interrupted):
+        train(TrainConfig(**NORMED), DyingSession(tmp_path, stops=3))
+    one, two = (CheckpointStore(path / "checkpoints").load_latest() for path in (tmp_path, folder / "synced"))
+    assert one is not None
+    assert two is not None
+    assert one["position"] == two["position"] == [0, 3]
+    for key, value in two["model"].items():
+        torch.testing.assert_close(value, one["model"][key], rtol=1e-5, atol=1e-6)
 
 
 def test_a_worker_short_of_memory_repeats_its_step_alone(folder: Path) -> None:
