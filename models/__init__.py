@@ -2,6 +2,7 @@
 
 from models.cells import CELLS, build_cell
 from models.registry import MODELS, build_model
-from models.tower import TOWER_TYPES, FeedForwardTower
+from models.tower import FeedForwardTower
+from models.tower_types import TOWER_TYPES
 
 __all__ = ["CELLS", "MODELS", "TOWER_TYPES", "FeedForwardTower", "build_cell", "build_model"]

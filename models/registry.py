@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from models.blocks import require_choice
+from models.cells import option_names
 from models.tower import FeedForwardTower
 
 MODELS: dict[str, Callable[..., nn.Module]] = {"ff_tower": FeedForwardTower}
@@ -29,7 +30,10 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
     builder = MODELS[model_base]
     settings = {}
     for name, parameter in inspect.signature(builder).parameters.items():
-        if name != "num_classes":
+        if name == "cell_options":
+            given = {option: _value(config, option, None) for option in option_names()}
+            settings[name] = {option: value for option, value in given.items() if value is not None}
+        elif name != "num_classes":
             settings[name] = _value(config, name, parameter.default)
     return builder(num_classes, **settings)
 

@@ -4,39 +4,18 @@ Shape letters: N images, C channels, Y x X feature map, K classes, T time steps,
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from models.blocks import SpatialDropout, batch_statistics_counted, require_choice
 from models.cells import Cell, State, build_cell
-
-
-class TowerType(NamedTuple):
-    filters: list[int]
-    """Channels of each block."""
-
-    pools: list[bool]
-    """Whether a 2x2 max pooling follows each block."""
-
-
-# Five poolings each: 224 px -> 109 -> 54 -> 27 -> 13 -> 6 -> the 3x3 map of the head.
-TOWER_TYPES: dict[str, TowerType] = {
-    "normal": TowerType([64, 128, 256, 256, 512], [True] * 5),
-    "more": TowerType(
-        [64, 64, 128, 128, 256, 256, 512, 512], [True, False, True, False, True, False, True, True]
-    ),
-    "wider": TowerType([128, 512, 512, 512, 1024], [True] * 5),
-    # The original gives no poolings. After the first block, so that all towers share a stem, and after
-    # the last block of each width.
-    "deeper": TowerType(
-        [64, 64, 64, 128, 128, 256, 256, 512, 512, 512],
-        [True, False, True, False, True, False, True, False, False, True],
-    ),
-}
+from models.dropout import SpatialDropout
+from models.normalization import batch_statistics_counted
+from models.tower_types import tower_widths
+from models.unroll import CellStack, with_zero_gradients
 
 HEAD_KERNEL = 3
 
@@ -52,20 +31,25 @@ class FeedForwardTower(nn.Module):
 
     What does not change over time is computed once: the leading blocks without memory (their batch norms
     still count T updates, as if computed T times) and the input convolutions of the first block that
-    has one.
+    has one. unroll.CellStack does the rest.
 
     Args:
         num_classes: K.
         tower_type: Key of TOWER_TYPES: channels and poolings.
         cell_type: Key of cells.CELLS. "conv" has no memory: one step, whatever time_steps says.
         activation: Key of blocks.ACTIVATIONS.
-        normalization: Key of blocks.NORMALIZATIONS; None means none.
+        normalization: Key of normalization.NORMALIZATIONS; None means none.
         time_steps: T unless a call asks for another.
         dropout: Probability that a channel of the last map is dropped before the head, the same channels
             in all steps of one forward pass.
+        dropout_recurrent: Probability that a channel of a block's state is dropped where convolutions read
+            it, the same channels in all steps (variational dropout, Gal and Ghahramani 2016,
+            arXiv:1512.05287). What a cell carries on is left whole, so the state does not grow.
+        recompute: Compute activations again in the backward pass instead of keeping them: about a third
+            more time, and memory that hardly grows with T.
         skip_first: Make the first block a plain convolution block. Its map is the largest, so memory
             there costs the most.
-        do_preconv: Give hgru and fgru blocks a convolution that makes their channels; see CellSpec.
+        do_preconv: Give reciprocal, hgru and fgru blocks a convolution that makes their channels.
         preconv_kernel: Side of that convolution.
         cell_kernel: Side of the kernels of every block but the first.
         filters: Channels of each block, instead of the tower type's.
@@ -73,8 +57,10 @@ class FeedForwardTower(nn.Module):
         first_kernel: Side of the kernels of the first block. For 32 px images use 3.
         first_stride: Stride of the first block, unpadded if above 1. For 32 px images use 1.
         hidden_init: State before the first step, see Cell.initial_state; None is the cell's default.
-        thesis_exact: The original's numbers where a cell corrects them.
+        thesis_exact: The original's numbers where a cell corrects them, and its recurrent dropout: a new
+            mask in every step on the state that the last block carries on.
         in_channels: Channels of the images.
+        cell_options: Options of the cell beyond these, see the docstring of each cell.
     """
 
     def __init__(
@@ -87,6 +73,8 @@ class FeedForwardTower(nn.Module):
         normalization: str | None = "batchnorm",
         time_steps: int = 1,
         dropout: float = 0.0,
+        dropout_recurrent: float = 0.0,
+        recompute: bool = False,
         skip_first: bool = False,
         do_preconv: bool = True,
         preconv_kernel: int = 1,
@@ -98,11 +86,12 @@ class FeedForwardTower(nn.Module):
         hidden_init: str | None = None,
         thesis_exact: bool = False,
         in_channels: int = 3,
+        cell_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
-        filters, self.pools = _widths(tower_type, filters, pools)
+        filters, self.pools = tower_widths(tower_type, filters, pools)
         self.time_steps = _checked_steps(time_steps)
 
         blocks: list[Cell] = []
@@ -122,12 +111,15 @@ class FeedForwardTower(nn.Module):
                     preconv_kernel=preconv_kernel,
                     hidden_init=None if plain else hidden_init,
                     thesis_exact=thesis_exact,
+                    **({} if plain else cell_options or {}),
                 )
             except ValueError as error:
                 raise ValueError(f"block {i} of the tower: {error}") from error
             blocks.append(block)
         self.cell_blocks = nn.ModuleList(blocks)
         self.dropout = SpatialDropout(dropout)
+        self.dropout_recurrent = SpatialDropout(dropout_recurrent)
+        self.recompute = recompute
         self.last_conv = nn.Conv2d(filters[-1], num_classes, HEAD_KERNEL)
         # Over fan-in, unlike the blocks: logits start at the size of the features for any number of classes.
         nn.init.normal_(self.last_conv.weight, 0.0, 1.0 / math.sqrt(filters[-1] * HEAD_KERNEL**2))
@@ -135,6 +127,7 @@ class FeedForwardTower(nn.Module):
         nn.init.zeros_(self.last_conv.bias)
 
         self._first_kernel, self._first_stride = first_kernel, first_stride
+        self._carried_dropout = thesis_exact and dropout_recurrent > 0
         self._constant_blocks = next((i for i, b in enumerate(blocks) if b.recurrent), len(blocks))
 
     @property
@@ -178,33 +171,29 @@ class FeedForwardTower(nn.Module):
                 x, _ = self.cell_blocks[i](x)
             constant_hidden.append(x)
             x = self._pool(i, x)
+        if self.stateless:
+            features, hidden = [x], [constant_hidden]
+        else:
+            blocks: list[Cell] = list(self.cell_blocks[self._constant_blocks :])  # type: ignore[arg-type]
+            result = CellStack(
+                blocks,
+                self.pools[self._constant_blocks :],
+                [self._state_mask(block, x) for block in blocks],
+                self.dropout_recurrent if self._carried_dropout else None,
+            ).unroll(blocks[0].drive(x), steps, return_all, return_hidden, self.recompute)
+            features = result.features
+            hidden = [[*constant_hidden, *states] for states in result.hidden]
 
-        blocks: list[Cell] = list(self.cell_blocks[self._constant_blocks :])  # type: ignore[arg-type]
-        first_drive = blocks[0].drive(x) if blocks else None
-        states: list[State] = [None] * len(blocks)
-        mask: Tensor | None = None
-        logits: list[Tensor] = []
-        hidden: list[list[State]] = []
-        for t in range(steps):
-            feature = x
-            for j, block in enumerate(blocks):
-                drive = block.drive(feature) if j or first_drive is None else first_drive
-                if steps == 1:
-                    # Not None, for which cells skip their state's convolutions: with a single step those
-                    # would get no gradient at all, and DDP waits for one.
-                    states[j] = block.initial_state(drive)
-                feature, states[j] = block.step(drive, states[j], t)
-                feature = self._pool(self._constant_blocks + j, feature)
-            if return_all or t == steps - 1:
-                if mask is None:
-                    mask = self.dropout.mask(feature)
-                logits.append(self._head(self.dropout(feature, mask)))
-                if return_hidden:
-                    hidden.append([*constant_hidden, *states])
-
+        mask = self.dropout.mask(features[0])
+        logits = [self._head(self.dropout(feature, mask)) for feature in features]
+        if steps < max(self.time_steps, 3):  # some gates or batch norms may never have been asked
+            logits[-1] = with_zero_gradients(logits[-1], list(self.cell_blocks.parameters()))
         if return_all:
             return (logits, hidden) if return_hidden else logits
         return (logits[-1], hidden[-1]) if return_hidden else logits[-1]
+
+    def _state_mask(self, block: Cell, x: Tensor) -> Tensor | None:
+        return None if self._carried_dropout else self.dropout_recurrent.mask(x, block.out_channels)
 
     def _pool(self, block: int, x: Tensor) -> Tensor:
         return F.max_pool2d(x, kernel_size=2) if self.pools[block] else x
@@ -225,31 +214,6 @@ class FeedForwardTower(nn.Module):
                 f"need {self.smallest_image} px; use larger images, fewer `pools`, or first_kernel 3 and "
                 f"first_stride 1"
             )
-
-
-def _widths(
-    tower_type: str, filters: Sequence[int] | None, pools: Sequence[bool] | None
-) -> tuple[list[int], list[bool]]:
-    """Filters and poolings of every block, as the tower type or its overrides give them."""
-    require_choice("tower_type", tower_type, TOWER_TYPES)
-    standard = TOWER_TYPES[tower_type]
-    filters = list(standard.filters if filters is None else filters)
-    if not filters:
-        raise ValueError("filters must name at least one block, got an empty list")
-    if min(filters) < 1:
-        raise ValueError(f"filters must all be at least 1, got {filters}")
-    if pools is None and len(filters) != len(standard.pools):
-        raise ValueError(
-            f"filters has {len(filters)} blocks and tower_type {tower_type!r} has {len(standard.pools)}: "
-            f"give pools too, one true or false per block, got none"
-        )
-    pools = list(standard.pools if pools is None else pools)
-    if len(pools) != len(filters):
-        raise ValueError(
-            f"pools must have one entry per block: {len(filters)} filters {filters}, "
-            f"{len(pools)} pools {pools}"
-        )
-    return filters, [bool(pool) for pool in pools]
 
 
 def _checked_steps(time_steps: int) -> int:

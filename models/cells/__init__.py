@@ -8,6 +8,8 @@ from models.cells.conv import ConvCell
 from models.cells.fgru import FGRUCell
 from models.cells.gru import ConvGRUCell
 from models.cells.hgru import HGRUCell
+from models.cells.lstm import ConvLSTMCell
+from models.cells.reciprocal import ReciprocalCell
 from models.cells.rnn import ConvRNNCell
 
 __all__ = [
@@ -16,20 +18,30 @@ __all__ = [
     "CellSpec",
     "ConvCell",
     "ConvGRUCell",
+    "ConvLSTMCell",
     "ConvRNNCell",
     "FGRUCell",
     "HGRUCell",
+    "ReciprocalCell",
     "State",
     "build_cell",
+    "option_names",
 ]
 
 CELLS: dict[str, type[Cell]] = {
     "conv": ConvCell,
     "rnn": ConvRNNCell,
     "gru": ConvGRUCell,
+    "lstm": ConvLSTMCell,
+    "reciprocal": ReciprocalCell,
     "hgru": HGRUCell,
     "fgru": FGRUCell,
 }
+
+
+def option_names() -> list[str]:
+    """Every option of any cell: settings beyond CellSpec."""
+    return sorted({option for cell in CELLS.values() for option in cell.options()})
 
 
 def build_cell(
@@ -50,10 +62,19 @@ def build_cell(
 ) -> Cell:
     """Build one cell, called cell(x, state=None, t=0) -> (output, state).
 
-    CellSpec says what each setting does. `options` go to the one cell that knows them, for instance
-    attention="none" to fgru.
+    CellSpec says what each setting does. `options` go to the cells that have them, for instance
+    attention="none" to fgru: the docstring of each cell lists its own. "fgru" with thesis_exact is what
+    the original's towers made of it: an hgru.
     """
     require_choice("cell_type", cell_type, CELLS)
+    cell = CELLS["hgru" if cell_type == "fgru" and thesis_exact else cell_type]
+    for option in options:
+        if option not in cell.options():
+            having = [name for name, other in CELLS.items() if option in other.options()]
+            raise ValueError(
+                f"cell_type {cell_type!r} has no option {option!r}"
+                + (f"; cells that have it: {', '.join(having)}" if having else "")
+            )
     spec = CellSpec(
         in_channels=in_channels,
         out_channels=out_channels,
@@ -67,4 +88,4 @@ def build_cell(
         hidden_init=hidden_init,
         thesis_exact=thesis_exact,
     )
-    return CELLS[cell_type](spec, **options)
+    return cell(spec, **options)

@@ -1,18 +1,12 @@
 """The convolutional gated recurrent unit."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.blocks import (
-    conv_of_zeros,
-    fused_conv,
-    get_activation,
-    init_input_conv,
-    init_state_conv,
-    make_conv,
-    make_norm,
-)
-from models.cells.base import Cell, CellSpec, State
+from models.blocks import get_activation, require_choice
+from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked
+from models.convolution import StateConv, input_conv, stacked_conv, state_conv
+from models.normalization import normalize
 
 
 class ConvGRUCell(Cell):
@@ -26,46 +20,70 @@ class ConvGRUCell(Cell):
     Differs from the papers, as the original does: f is the tower's activation instead of tanh, and the
     state is normalized. With `thesis_exact` h' = N(z h + z c), the original's rule: it never forgets by
     choice, because one gate scales the old and the new alike.
+
+    Args:
+        norm_position: "after": N of the new state, as above; "before": N of what f sees, h' left alone.
+        hidden_seed: Fixes hidden_init "random", see Cell.initial_state.
     """
 
-    def __init__(self, spec: CellSpec) -> None:
-        super().__init__(spec)
-        self.activation = get_activation(spec.activation).function
-        self.thesis_exact = spec.thesis_exact
-        gain = get_activation(spec.activation).gain
-        self.wr, self.wz, self.wcan = _input_conv(spec, 1.0), _input_conv(spec, 1.0), _input_conv(spec, gain)
-        self.ur, self.uz, self.ucan = _state_conv(spec), _state_conv(spec), _state_conv(spec)
-        self.norm = make_norm(spec.normalization, spec.out_channels)
+    def __init__(
+        self, spec: CellSpec, *, norm_position: str = "after", hidden_seed: int | None = None
+    ) -> None:
+        super().__init__(spec, hidden_seed=hidden_seed)
+        require_choice("norm_position", norm_position, NORM_POSITIONS)
+        self.norm_first = norm_position == "before"
+        activation = get_activation(spec.activation)
+        self.activation = activation.function
+        shape = spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride
+        self.wr, self.wz, self.wcan = (input_conv(*shape, gain) for gain in (1.0, 1.0, activation.gain))
+        self.ur, self.uz, self.ucan = (state_conv(spec.out_channels, spec.kernel_size) for _ in range(3))
+        self.norm = spec.make_norm()
 
-    def drive(self, x: Tensor) -> Tensor:
-        """Wr * x, Wz * x and Wc * x, stacked along channels in this order."""
-        return fused_conv([self.wr, self.wz, self.wcan], x)
+    def kernels(self) -> tuple[StateConv, StateConv]:
+        """Of the gates, r and z stacked, and of the candidate."""
+        return StateConv.of(self.ur, self.uz), StateConv.of(self.ucan)
 
-    def step(self, drive: Tensor, state: State, t: int) -> tuple[Tensor, State]:
-        c_channels = self.out_channels
+    def drive(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Wz * x and Wc * x, stacked along channels, and Wr * x."""
+        return stacked_conv([self.wz, self.wcan], x), self.wr(x)
+
+    def drives(self, frames: Tensor, steps: int, dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
+        n = frames.shape[0] // steps
+        update = stacked_conv([self.wz, self.wcan], frames).split(n)
+        if not dead_start:
+            return list(zip(update, self.wr(frames).split(n), strict=True))
+        reset = self.wr(frames[n:]).split(n) if steps > 1 else ()
+        return list(zip(update, [None, *reset], strict=True))
+
+    def step(
+        self,
+        drive: tuple[Tensor, Tensor | None],
+        state: State,
+        t: int,
+        kernels: tuple[StateConv, StateConv],
+        mask: Tensor | None = None,
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
+        of_gates, of_candidate = kernels
+        drive_z, drive_c = drive[0].chunk(2, dim=1)
         if state is None:
             state = self.first_state(drive)
         if state is None:  # h = 0: the reset gate has nothing to reset
-            _, drive_z, drive_c = drive.split(c_channels, dim=1)
-            z = torch.sigmoid(drive_z + conv_of_zeros(self.uz, drive))
-            h = z * self.activation(drive_c + conv_of_zeros(self.ucan, drive))
+            bias_z = of_gates.of_zeros(drive_z).chunk(2)[1]
+            z = torch.sigmoid(drive_z + bias_z)
+            h = z * self._candidate(drive_c + of_candidate.of_zeros(drive_c), t)
         else:
             assert isinstance(state, Tensor)
-            gates = torch.sigmoid(drive[:, : 2 * c_channels] + fused_conv([self.ur, self.uz], state))
-            r, z = gates.chunk(2, dim=1)
-            c = self.activation(drive[:, 2 * c_channels :] + self.ucan(r * state))
-            h = z * (state + c) if self.thesis_exact else state + z * (c - state)
-        h = self.norm(h)
+            assert drive[1] is not None
+            read = masked(state, mask)
+            r, z = of_gates(read).chunk(2, dim=1)
+            r = torch.sigmoid(r + drive[1])
+            z = torch.sigmoid(z + drive_z)
+            c = self._candidate(of_candidate(r * read).add_(drive_c), t)
+            h = z * (state + c) if self.thesis_exact else torch.lerp(state, c, z)
+        if not self.norm_first:
+            h = normalize(self.norm, h, t)
         return h, h
 
-
-def _input_conv(spec: CellSpec, gain: float) -> nn.Conv2d:
-    conv = make_conv(spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride)
-    init_input_conv(conv, gain)
-    return conv
-
-
-def _state_conv(spec: CellSpec) -> nn.Conv2d:
-    conv = make_conv(spec.out_channels, spec.out_channels, spec.kernel_size)
-    init_state_conv(conv)
-    return conv
+    def _candidate(self, x: Tensor, t: int) -> Tensor:
+        return self.activation(normalize(self.norm, x, t) if self.norm_first else x)

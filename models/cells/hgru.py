@@ -1,32 +1,63 @@
-"""The horizontal gated recurrent unit, built on serrelabmodels' circuit."""
+"""The horizontal gated recurrent unit, on the parameters of serrelabmodels' circuit."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from serrelabmodels.layers.hgru_cell import hGRUCell
 from torch import Tensor, nn
 
-from models.blocks import make_norm
-from models.cells.base import CellSpec, State
+from models.blocks import require_choice
+from models.cells.base import CellSpec, State, masked
 from models.cells.preconv import PreconvCell, chronos_bias
+from models.convolution import StateConv
+from models.normalization import normalize
+
+SYMMETRIES = ("gradient", "parametrized", "free")
+GATE_BIASES = ("before_norm", "after_norm")
+
+
+class HGRUKernels(NamedTuple):
+    """The circuit's convolutions, as all steps of one forward pass share them."""
+
+    u1: StateConv
+    inhibition: StateConv
+    u2: StateConv
+    excitation: StateConv
 
 
 class HGRUCircuit(hGRUCell):
-    """serrelabmodels' hGRUCell with its first state, its norms and its norm-free path mended."""
+    """serrelabmodels' hGRUCell with its first state, its kernels, its norms and its norm-free path mended."""
+
+    bn: nn.ModuleList
 
     def __init__(
-        self, channels: int, kernel_size: int, normalization: str, time_steps: int, thesis_exact: bool
-    ):
-        normalized = normalization != "none"
-        super().__init__(channels, channels, kernel_size, batchnorm=normalized, timesteps=time_steps)
+        self,
+        spec: CellSpec,
+        symmetry: str = "gradient",
+        shared_kernel: bool = False,
+        gate_bias: str = "before_norm",
+    ) -> None:
+        channels, time_steps = spec.out_channels, spec.time_steps
+        normalized = (spec.normalization or "none") != "none"
+        # An odd size for the library's padding, which is not used.
+        super().__init__(channels, channels, spec.kernel_size, batchnorm=normalized, timesteps=time_steps)
+        self.symmetry, self.bias_last = symmetry, gate_bias == "after_norm" and normalized
         if normalized:
-            self.bn = nn.ModuleList(make_norm(normalization, channels, weight=0.1) for _ in range(4))
+            self.bn = nn.ModuleList(spec.make_norm(weight=0.1) for _ in range(4))
         else:
             nn.init.ones_(self.n)
-        if not thesis_exact:
+        if shared_kernel:
+            del self.w_gate_exc
+        self._symmetrize_gradients()
+        if not spec.thesis_exact:
             self._reset_time_constants(channels, time_steps)
-            self._make_kernels_symmetric()
+            if symmetry != "free":
+                self._make_kernels_symmetric()
+
+    @property
+    def _weights(self) -> list[nn.Parameter]:
+        return [getattr(self, name) for name in ("w_gate_inh", "w_gate_exc") if hasattr(self, name)]
 
     @torch.no_grad()
     def _reset_time_constants(self, channels: int, time_steps: int) -> None:
@@ -39,27 +70,77 @@ class HGRUCircuit(hGRUCell):
     def _make_kernels_symmetric(self) -> None:
         # The library symmetrizes gradients only, so its kernels keep the asymmetry they start with.
         # sqrt(2) instead of 2 keeps the size of the weights.
-        for kernel in (self.w_gate_inh, self.w_gate_exc):
+        for kernel in self._weights:
             kernel.copy_((kernel + kernel.transpose(0, 1)) / 2**0.5)
 
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # A copied or unpickled parameter has lost the hook that the library's constructor gave it.
-        super().__setstate__(state)
-        for kernel in (self.w_gate_inh, self.w_gate_exc):
-            kernel.register_hook(lambda grad: (grad + grad.transpose(0, 1)) / 2)
+    def _symmetrize_gradients(self) -> None:
+        """Replace the library's hooks, which a copied or unpickled parameter has lost."""
+        for kernel in self._weights:
+            kernel._backward_hooks = None
+            if self.symmetry == "gradient":
+                kernel.register_hook(lambda grad: (grad + grad.transpose(0, 1)) / 2)
 
-    def forward(self, drive: Tensor, h2: Tensor, t: int = 0) -> Tensor:
-        if self.batchnorm:
-            # At timestep 0 the library replaces a given state by noise; this path uses t for nothing else.
-            return super().forward(drive, h2, timestep=1)[0]
-        eta = self.n[min(t, len(self.n) - 1)]
-        g1 = torch.sigmoid(self.u1_gate(h2))
-        c1 = F.conv2d(g1 * h2, self.w_gate_inh, padding=self.padding)
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        nn.Module.__setstate__(self, state)
+        self._symmetrize_gradients()
+
+    def kernels(self) -> HGRUKernels:
+        """The weights of one forward pass; where biases come after the norm, without them."""
+        weights: list[Tensor] = list(self._weights)
+        if self.symmetry == "parametrized":
+            weights = [(weight + weight.transpose(0, 1)) / 2 for weight in weights]
+        bias1, bias2 = (None, None) if self.bias_last else (self.u1_gate.bias, self.u2_gate.bias)
+        inhibition = StateConv(weights[0])
+        return HGRUKernels(
+            StateConv(self.u1_gate.weight, bias1),
+            inhibition,
+            StateConv(self.u2_gate.weight, bias2),
+            StateConv(weights[1]) if len(weights) > 1 else inhibition,
+        )
+
+    def forward(self, drive: Tensor, h2: Tensor, t: int, kernels: HGRUKernels, mask: Tensor | None) -> Tensor:
+        """The state after a step from the state h2; `mask` is the dropout of what convolutions read."""
+        if not self.batchnorm:
+            return self._norm_free(drive, h2, t, kernels, mask)
+        read = masked(h2, mask)
+        g1 = self._gate(kernels.u1(read), 0, self.u1_gate.bias, t)
+        c1 = normalize(self.bn[1], kernels.inhibition(read * g1), t)
+        h1 = F.relu(drive - F.relu(c1 * (self.alpha * h2 + self.mu)))
+        g2 = self._gate(kernels.u2(h1), 2, self.u2_gate.bias, t)
+        c2 = normalize(self.bn[3], kernels.excitation(h1), t)
+        new = F.relu(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
+        return torch.lerp(h2.to(new.dtype), new, g2.to(new.dtype))
+
+    def _gate(self, x: Tensor, norm: int, bias: Tensor, t: int) -> Tensor:
+        x = normalize(self.bn[norm], x, t)
+        return torch.sigmoid(x + bias.to(x.dtype).view(-1, 1, 1) if self.bias_last else x)
+
+    def _norm_free(
+        self, drive: Tensor, h2: Tensor, t: int, kernels: HGRUKernels, mask: Tensor | None
+    ) -> Tensor:
+        read = masked(h2, mask)
+        c1 = kernels.inhibition(read * torch.sigmoid(kernels.u1(read)))
         h1 = torch.tanh(drive - c1 * (self.alpha * h2 + self.mu))
-        g2 = torch.sigmoid(self.u2_gate(h1))
-        c2 = F.conv2d(h1, self.w_gate_exc, padding=self.padding)
-        h2_new = torch.tanh(self.kappa * h1 + self.gamma * c2 + self.w * h1 * c2)
-        return eta * ((1 - g2) * h2 + g2 * h2_new)
+        g2 = torch.sigmoid(kernels.u2(h1))
+        c2 = kernels.excitation(h1)
+        new = torch.tanh(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
+        return self.n[min(t, len(self.n) - 1)] * torch.lerp(h2.to(new.dtype), new, g2.to(new.dtype))
+
+    def from_zeros(self, drive: Tensor, t: int, kernels: HGRUKernels) -> Tensor:
+        """forward from a state of zeros, for norms of one image alone and no norm: they leave c1 constant.
+
+        Nothing is inhibited then but by the shift of N1.
+        """
+        if not self.batchnorm:
+            h1 = torch.tanh(drive)
+            g2, c2 = torch.sigmoid(kernels.u2(h1)), kernels.excitation(h1)
+            new = torch.tanh(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
+            return self.n[min(t, len(self.n) - 1)] * (g2 * new)
+        shift = self.bn[1].bias.view(-1, 1, 1)
+        h1 = F.relu(drive - F.relu(shift * self.mu))
+        g2 = self._gate(kernels.u2(h1), 2, self.u2_gate.bias, t)
+        c2 = normalize(self.bn[3], kernels.excitation(h1), t)
+        return g2 * F.relu(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
 
 
 class HGRUCell(PreconvCell):
@@ -78,26 +159,52 @@ class HGRUCell(PreconvCell):
     beyond the trained ones use the last). W_inh and W_exc are symmetric in their channels.
 
     Differs from the paper: two kernels instead of one. Differs from serrelabmodels: the state starts at
-    zero, not at noise; kernels are symmetric from the start (its gradient hook keeps them so); b1 is
-    log U(1, T - 1) as the paper has it and b2 = -b1; N may be any normalization. The biases come before
-    N, as in the library, so batchnorm and instancenorm cancel them.
+    zero, not at noise; kernels are symmetric from the start (its gradient hook keeps them so) and of any
+    size; b1 is log U(1, T - 1) as the paper has it and b2 = -b1; N may be any normalization.
     `thesis_exact` undoes the first three.
+
+    Args:
+        shared_kernel: One kernel for inhibition and excitation, as in the paper.
+        symmetry: How W stays symmetric: "gradient", by its gradient, so that asymmetric weights of the
+            original stay usable; "parametrized", W = (V + V^T) / 2 of the stored V; "free", not at all.
+        gate_bias: "before_norm", as above and in the library, where batch and instance norms cancel b1 and
+            b2; or "after_norm", g = sigmoid(N(U * h) + b), where the time constants act.
+        hidden_seed: Fixes hidden_init "random", see Cell.initial_state.
     """
 
-    def __init__(self, spec: CellSpec) -> None:
-        super().__init__(spec, hidden_init="random" if spec.thesis_exact else "zero")
-        if spec.kernel_size % 2 == 0:
-            raise ValueError(
-                f"kernel_size of hgru must be odd so that padding keeps the map size, got {spec.kernel_size}"
-            )
-        self.hgru = HGRUCircuit(
-            spec.out_channels,
-            spec.kernel_size,
-            spec.normalization or "none",
-            spec.time_steps,
-            spec.thesis_exact,
-        )
+    def __init__(
+        self,
+        spec: CellSpec,
+        *,
+        shared_kernel: bool = False,
+        symmetry: str = "gradient",
+        gate_bias: str = "before_norm",
+        hidden_seed: int | None = None,
+    ) -> None:
+        super().__init__(spec, "random" if spec.thesis_exact else "zero", hidden_seed)
+        require_choice("symmetry", symmetry, SYMMETRIES)
+        require_choice("gate_bias", gate_bias, GATE_BIASES)
+        self.hgru = HGRUCircuit(spec, symmetry, shared_kernel, gate_bias)
+        self.skips_zeros = spec.normalization in (None, "none", "layernorm", "groupnorm", "instancenorm")
 
-    def step(self, drive: Tensor, state: State, t: int) -> tuple[Tensor, State]:
-        h = self.hgru(drive, self.initial_state(drive) if state is None else state, t)
+    def kernels(self) -> HGRUKernels:
+        return self.hgru.kernels()
+
+    def step(
+        self,
+        drive: Tensor,
+        state: State,
+        t: int,
+        kernels: HGRUKernels,
+        mask: Tensor | None = None,
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
+        if state is None:
+            state = self.first_state(drive) if self.skips_zeros else self.initial_state(drive)
+        if state is None:
+            h = self.hgru.from_zeros(drive, t, kernels)
+        else:
+            assert isinstance(state, Tensor)
+            h = self.hgru(drive, state, t, kernels, mask)
+        h = h.to(drive.dtype)
         return h, h

@@ -3,31 +3,33 @@
 import torch
 from torch import Tensor, nn
 
-from models.blocks import init_input_conv, make_conv
 from models.cells.base import Cell, CellSpec
+from models.convolution import input_conv
 
 
 class PreconvCell(Cell):
     """A cell whose drive is Conv(x), or x itself where do_preconv is off and the shapes agree already."""
 
     allowed_hidden_inits = ("zero", "identity", "random")
+    preconv_name = "conv"
 
-    def __init__(self, spec: CellSpec, hidden_init: str = "zero") -> None:
-        super().__init__(spec, hidden_init)
-        self.conv: nn.Module = nn.Identity()
+    def __init__(self, spec: CellSpec, hidden_init: str = "zero", hidden_seed: int | None = None) -> None:
+        super().__init__(spec, hidden_init, hidden_seed)
+        preconv: nn.Module = nn.Identity()
         if spec.do_preconv:
-            conv = make_conv(spec.in_channels, spec.out_channels, spec.preconv_kernel, spec.stride)
-            init_input_conv(conv, gain=1.0)
-            self.conv = conv
+            preconv = input_conv(
+                spec.in_channels, spec.out_channels, spec.preconv_kernel, spec.stride, gain=1.0
+            )
         elif spec.in_channels != spec.out_channels or spec.stride != 1:
             raise ValueError(
                 f"do_preconv=False leaves the input as it is, so in_channels ({spec.in_channels}) must "
                 f"equal out_channels ({spec.out_channels}) and stride ({spec.stride}) must be 1; "
                 f"set do_preconv=True"
             )
+        self.add_module(self.preconv_name, preconv)
 
     def drive(self, x: Tensor) -> Tensor:
-        return self.conv(x)
+        return self.get_submodule(self.preconv_name)(x)
 
 
 def chronos_bias(channels: int, time_steps: int) -> Tensor:

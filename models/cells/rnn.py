@@ -2,15 +2,10 @@
 
 from torch import Tensor
 
-from models.blocks import (
-    conv_of_zeros,
-    get_activation,
-    init_input_conv,
-    init_state_conv,
-    make_conv,
-    make_norm,
-)
-from models.cells.base import Cell, CellSpec, State
+from models.blocks import get_activation, require_choice
+from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked
+from models.convolution import StateConv, input_conv, state_conv
+from models.normalization import normalize
 
 
 class ConvRNNCell(Cell):
@@ -19,23 +14,50 @@ class ConvRNNCell(Cell):
         h_t = N(z(Wx * x_t + bx + Wh * h_{t-1} + bh))           z activation, N normalization
 
     Differs from the usual form, as the original does: N comes after z, so the normalized map is the state.
+
+    Args:
+        norm_position: "after" z, or "before" it: h_t = z(N(...)).
+        hidden_seed: Fixes hidden_init "random", see Cell.initial_state.
     """
 
-    def __init__(self, spec: CellSpec) -> None:
-        super().__init__(spec)
-        self.activation = get_activation(spec.activation).function
-        self.x2h = make_conv(spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride)
-        self.h2h = make_conv(spec.out_channels, spec.out_channels, spec.kernel_size)
-        self.norm = make_norm(spec.normalization, spec.out_channels)
-        init_input_conv(self.x2h, get_activation(spec.activation).gain)
-        init_state_conv(self.h2h)
+    def __init__(
+        self, spec: CellSpec, *, norm_position: str = "after", hidden_seed: int | None = None
+    ) -> None:
+        super().__init__(spec, hidden_seed=hidden_seed)
+        require_choice("norm_position", norm_position, NORM_POSITIONS)
+        self.norm_first = norm_position == "before"
+        activation = get_activation(spec.activation)
+        self.activation = activation.function
+        self.x2h = input_conv(
+            spec.in_channels, spec.out_channels, spec.kernel_size, spec.stride, activation.gain
+        )
+        self.h2h = state_conv(spec.out_channels, spec.kernel_size)
+        self.norm = spec.make_norm()
+
+    def kernels(self) -> StateConv:
+        return StateConv.of(self.h2h)
 
     def drive(self, x: Tensor) -> Tensor:
         return self.x2h(x)
 
-    def step(self, drive: Tensor, state: State, t: int) -> tuple[Tensor, State]:
+    def step(
+        self,
+        drive: Tensor,
+        state: State,
+        t: int,
+        kernels: StateConv,
+        mask: Tensor | None = None,
+        last: bool = False,
+    ) -> tuple[Tensor, State]:
         if state is None:
             state = self.first_state(drive)
-        from_state = conv_of_zeros(self.h2h, drive) if state is None else self.h2h(state)
-        h = self.norm(self.activation(drive + from_state))
+        if state is None:
+            h = drive + kernels.of_zeros(drive)
+        else:
+            assert isinstance(state, Tensor)
+            h = kernels(masked(state, mask)).add_(drive)
+        if self.norm_first:
+            h = self.activation(normalize(self.norm, h, t))
+        else:
+            h = normalize(self.norm, self.activation(h), t)
         return h, h

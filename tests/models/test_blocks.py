@@ -4,18 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.blocks import (
-    ACTIVATIONS,
-    NORMALIZATIONS,
-    SpatialDropout,
-    batch_statistics_counted,
-    conv_of_zeros,
-    fused_conv,
-    get_activation,
-    init_input_conv,
-    make_conv,
-    make_norm,
-)
+from models.blocks import ACTIVATIONS, get_activation
+from models.convolution import StateConv, init_input_conv, make_conv, stacked_conv
+from models.dropout import SpatialDropout
+from models.normalization import NORMALIZATIONS, batch_statistics_counted, make_norm
 
 
 @pytest.mark.parametrize("name", ["relu", "elu", "gelu", "silu"])
@@ -38,7 +30,7 @@ def test_unknown_names_are_refused_with_what_is_allowed() -> None:
         make_norm("bn", 3)
 
 
-@pytest.mark.parametrize("name", sorted(set(NORMALIZATIONS) - {"none"}))
+@pytest.mark.parametrize("name", sorted(set(NORMALIZATIONS) - {"none", "batchnorm_per_step"}))
 def test_norm_starts_with_the_weight_it_is_given_and_no_shift(name: str) -> None:
     norm = make_norm(name, 6, weight=0.1)
     assert {n: p.tolist() for n, p in norm.named_parameters()} == {
@@ -96,12 +88,12 @@ def test_strided_convolution_is_unpadded_so_that_224_px_become_109() -> None:
 def test_fused_convolutions_equal_the_separate_ones(stride: int) -> None:
     convs = [make_conv(3, 4, 3, stride), make_conv(3, 4, 3, stride)]
     x = torch.randn(2, 3, 5, 7)
-    torch.testing.assert_close(fused_conv(convs, x), torch.cat([conv(x) for conv in convs], dim=1))
+    torch.testing.assert_close(stacked_conv(convs, x), torch.cat([conv(x) for conv in convs], dim=1))
 
 
 def test_convolution_of_zeros_is_what_the_convolution_makes_of_zeros() -> None:
     conv, zeros = make_conv(3, 4, 3), torch.zeros(2, 3, 5, 7)
-    torch.testing.assert_close(conv_of_zeros(conv, zeros).expand(2, 4, 5, 7), conv(zeros))
+    torch.testing.assert_close(StateConv.of(conv).of_zeros(zeros).expand(2, 4, 5, 7), conv(zeros))
 
 
 def test_input_convolution_starts_with_he_deviation_over_fan_out() -> None:

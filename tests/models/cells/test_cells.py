@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.blocks import NORMALIZATIONS
 from models.cells import CELLS, build_cell
+from models.normalization import NORMALIZATIONS
 
+TWO_STATES = ("lstm", "reciprocal")
 RECURRENT = sorted(name for name, cell in CELLS.items() if cell.recurrent)
 
 
@@ -27,7 +28,10 @@ def test_every_cell_trains_with_every_normalization(cell_type: str, normalizatio
     output = _final(cell, torch.randn(2, 3, 5, 7))
     assert output.shape == (2, 4, 5, 7)
     output.square().mean().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in cell.parameters())
+    # What makes the memory of a step that never comes has no gradient: its norm of that step.
+    unasked = ("norm2.steps.2.weight", "norm2.steps.2.bias") if normalization == "batchnorm_per_step" else ()
+    for name, parameter in cell.named_parameters():
+        assert name in unasked or (parameter.grad is not None and parameter.grad.isfinite().all()), name
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -43,7 +47,10 @@ def test_no_state_is_the_same_as_the_initial_state_given(cell_type: str) -> None
     for normalization in ("none", "batchnorm", "layernorm"):
         cell = build_cell(cell_type, 3, 4, normalization=normalization, time_steps=3)
         x = torch.randn(2, 3, 5, 7)
-        given, _ = copy.deepcopy(cell)(x, cell.initial_state(cell.drive(x)), 0)
+        start: Any = cell.initial_state(cell.drive(x))
+        if cell_type in TWO_STATES:
+            start = (start, start)
+        given, _ = copy.deepcopy(cell)(x, start, 0)
         torch.testing.assert_close(cell(x)[0], given)
 
 
@@ -107,7 +114,6 @@ def test_fifteen_steps_keep_a_fresh_cell_finite(cell_type: str) -> None:
         ),
         ({"time_steps": 0}, "time_steps must be at least 1, got 0"),
         ({"kernel_size": 0}, "kernel_size must be at least 1, got 0"),
-        ({"cell_type": "hgru", "kernel_size": 4}, "kernel_size of hgru must be odd"),
         ({"cell_type": "hgru", "do_preconv": False}, r"in_channels \(3\) must equal out_channels \(4\)"),
         ({"cell_type": "fgru", "attention": "gal"}, "unknown attention 'gal'; allowed: gala, se, none"),
     ],
