@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
       --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
   python run_search.py search_spaces/fgru.yaml --status
+  python run_search.py sweep_configuration.json --base config.json    (a Weights & Biases sweep)
 
 The same command again continues a search that was killed, and extends a finished one when --trials grew.
 exit codes: 0 done, 1 the search failed, 2 the input was wrong, 130 interrupted (the same command resumes)
@@ -37,6 +38,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder for all searches, shared by all nodes (default: runs)",
     )
     parser.add_argument("--name", help="name of the search below --storage (default: the YAML file's name)")
+    parser.add_argument(
+        "--base",
+        metavar="CONFIG",
+        help="configuration with the settings that SPACE leaves out; needed for a W&B sweep file",
+    )
     parser.add_argument("--trials", metavar="N", type=int, help="configurations to try (search.num_samples)")
     parser.add_argument(
         "--set",
@@ -89,7 +95,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
-    spec = load_spec(arguments.space, arguments.overrides)
+    spec = load_spec(arguments.space, arguments.overrides, arguments.base)
     name = arguments.name or Path(arguments.space).stem
     folder = Path(arguments.storage).expanduser().absolute() / name
     # Into a file or a pipe, lines need not fit a terminal.

@@ -9,7 +9,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from search.space import Parameter
+from search.conditions import corners, problems_of_conditions, settings
+from search.space import Space
+from search.sweep import is_sweep, search_values
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError, apply_overrides, describe, read_mapping, validate
 from trainable.metrics import OBJECTIVES
@@ -108,8 +110,8 @@ class SearchSpec(BaseModel):
     train: dict[str, Any]
     """Fixed settings of every trial: keys of TrainConfig."""
 
-    space: dict[str, Parameter] = Field(min_length=1)
-    """Parameters: keys of TrainConfig, each with the values it may take."""
+    space: Space = Field(min_length=1)
+    """Parameters: keys of TrainConfig, each with the values it may take, and when it is drawn at all."""
 
     search: Search = Search()
     """Metric, number of samples, sampler, scheduler, seed."""
@@ -124,7 +126,12 @@ class SearchSpec(BaseModel):
             for name in self.space
             if name not in TrainConfig.model_fields
         ]
-        problems += [f"space.{name}: is also in train; keep one" for name in self.space if name in self.train]
+        problems += [
+            f"space.{name}: is also in train; keep one"
+            for name, parameter in self.space.items()
+            if name in self.train and not parameter.when
+        ]
+        problems += problems_of_conditions(self.space)
         if not problems:
             problems = self._problems_of_the_corners()
         if problems:
@@ -137,27 +144,21 @@ class SearchSpec(BaseModel):
         return self
 
     def _problems_of_the_corners(self) -> list[str]:
-        """Build a config from the first value of every parameter, then with each other extreme in turn."""
-        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
         problems: list[str] = []
-        for name, parameter in self.space.items():
-            for value in parameter.extremes():
-                try:
-                    TrainConfig(**{**self.train, **first, name: value})
-                except ValidationError as error:
-                    for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
-                        key, _, message = line.removeprefix(": ").partition(": ")
-                        group = "space" if key in self.space else "train"
-                        problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
+        for values in corners(self.space, self.train):
+            try:
+                TrainConfig(**values)
+            except ValidationError as error:
+                for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
+                    key, _, message = line.removeprefix(": ").partition(": ")
+                    group = "space" if key in self.space else "train"
+                    problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
         return list(dict.fromkeys(problems))
 
     def corners(self) -> list[TrainConfig]:
-        """Configurations at the edges of the space: each parameter at each of its extremes in turn."""
-        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
-        points = [
-            {**first, name: value} for name, parameter in self.space.items() for value in parameter.extremes()
-        ]
-        return list({config.model_dump_json(): config for config in map(self.config, points)}.values())
+        """Configurations at the edges of the space."""
+        configs = (TrainConfig(**values) for values in corners(self.space, self.train))
+        return list({config.model_dump_json(): config for config in configs}.values())
 
     @property
     def max_epochs(self) -> int:
@@ -166,22 +167,37 @@ class SearchSpec(BaseModel):
 
     def config(self, params: dict[str, Any]) -> TrainConfig:
         """The configuration of a trial with these parameters."""
-        return TrainConfig(**{**self.train, **params})
+        return TrainConfig(**settings(self.space, self.train, params))
 
     def to_yaml(self) -> str:
         """The resolved spec; reading it again gives an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True, by_alias=True), sort_keys=False)
 
 
-def load_spec(path: str | Path, overrides: list[str]) -> SearchSpec:
+def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = None) -> SearchSpec:
     """Read a search YAML, apply `--set` overrides (`train.epochs=3`, `search.num_samples=8`, ...).
 
     Data paths become absolute, because trials run in folders of their own.
 
+    Args:
+        path: A search space, or a Weights & Biases sweep file.
+        overrides: KEY=VALUE each.
+        base: A configuration that `train` is completed from; parameters of the space replace its settings.
+
     Raises:
         ConfigError: one line per problem.
     """
-    values = apply_overrides(read_mapping(path), overrides)
+    values = read_mapping(path)
+    if is_sweep(values):
+        values = search_values(values, str(path))
+        if base is None:
+            raise ConfigError(
+                [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
+            )
+    if base is not None:
+        kept = {k: v for k, v in read_mapping(base).items() if k not in values.get("space", {})}
+        values["train"] = kept | (values.get("train") or {})
+    values = apply_overrides(values, overrides)
     train = values.get("train")
     if isinstance(train, dict):
         for key in ("dataset_path", "dataset_val_path"):

@@ -10,6 +10,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
+from search.conditions import draw
 from search.spec import SearchSpec
 from trainable.config import TrainConfig
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
@@ -71,8 +72,7 @@ class SearchStudy:
         return self._draw(optuna.Trial(self.study, trial._trial_id))
 
     def _draw(self, trial: optuna.Trial) -> FrozenTrial:
-        for name, parameter in self.spec.space.items():
-            parameter.suggest(trial, name)
+        draw(self.spec.space, self.spec.train, trial)
         self._live[trial.number] = trial
         return self.trials()[trial.number]
 
