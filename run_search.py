@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             print(problem, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command resumes.", file=sys.stderr)
+        print(f"Interrupted. The same command resumes:\n  {_command()}", file=sys.stderr)
         return 130
 
 
@@ -117,25 +117,32 @@ def _run(arguments: argparse.Namespace) -> int:
         shutil.rmtree(folder)
     study = runner.run_search(spec, folder, console)
     report.print_results(study, console)
-    if len(study.finished()) < spec.search.num_samples:
-        console.print("Interrupted. The same command resumes.")
+    if len(study.finished()) < study.target:
+        console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)
         return 130
     return 0 if study.best() is not None else 1
+
+
+def _command() -> str:
+    """What was typed, without the option that would delete what is there."""
+    import shlex
+
+    words = ["python", *sys.argv]
+    return shlex.join(word for word in words if word != "--fresh")
 
 
 def _dry_run(spec, source: str) -> int:  # type: ignore[no-untyped-def]
     """Print three configurations the sampler would start with; no Ray, nothing written."""
     import json
-    import tempfile
 
-    from search.sampler import build_sampler
+    from optuna.storages import InMemoryStorage
+
     from search.study import SearchStudy
 
-    with tempfile.TemporaryDirectory() as folder:
-        study = SearchStudy(Path(folder), spec)
-        for _ in range(3):
-            trial = study.ask(lambda number: build_sampler(spec.search, number))
-            print(json.dumps(study.config(trial).model_dump(mode="json", exclude_none=True), indent=2))
+    study = SearchStudy(Path(source).absolute(), spec, InMemoryStorage())
+    for _ in range(min(3, study.target)):
+        config = study.config(study.ask())
+        print(json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2))
     return 0
 
 

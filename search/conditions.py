@@ -32,6 +32,17 @@ def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dic
     return values
 
 
+def drawn(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
+    """Those of `params` that a trial would draw, in the order of the space's file."""
+    values = dict(fixed)
+    held = set()
+    for name in in_order(space):
+        if _holds(space[name].when, values):
+            values[name] = space[name].value(params.get(name))
+            held.add(name)
+    return {name: value for name, value in params.items() if name in held}
+
+
 def corners(space: Space, fixed: dict[str, Any]) -> list[dict[str, Any]]:
     """Settings at the edges of the space: each parameter at each extreme, in each way its condition can hold.
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from search.spec import Resources
-from trainable.config import TrainConfig
+from search.workers import run_with_workers
 from trainable.config_file import ConfigError
-from trainable.distributed import Workers, fit
+from trainable.distributed import Workers
 from trainable.inprocess import run_trial
 
 
@@ -65,8 +63,3 @@ def make_plan(resources: Resources, cpus: int, gpus: int) -> Plan:
     return Plan(
         Workers(resources.workers, per_worker_cpus, per_worker_gpus), min(concurrent or possible, possible)
     )
-
-
-def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
-    """Ray Tune function trainable that trains one configuration through a TorchTrainer."""
-    fit(TrainConfig(**trial["config"]), Path(trial["folder"]), workers, callbacks=[TuneReportCallback()])

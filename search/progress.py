@@ -66,7 +66,7 @@ class Progress(Callback):
     ) -> None:
         """Bring the trial's line up to date."""
         line = self._lines[trial.config["number"]]
-        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.metric])
+        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         line.seconds = time.monotonic() - line.started
         if DIVERGED in result:
             line.state = "diverged"
@@ -105,14 +105,14 @@ class Progress(Callback):
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
             self._console.print(
                 f"{trial_name(number)}  {state:8}  epoch {line.epoch}/{self._spec.max_epochs}  "
-                f"{self._spec.search.metric} {value}  {line.seconds:.1f} s  {settings}",
+                f"{self._spec.search.primary} {value}  {line.seconds:.1f} s  {settings}",
                 soft_wrap=True,
                 highlight=False,
             )
 
     def _render(self) -> Group:
         table = Table()
-        for column in ("trial", "state", "epoch", self._spec.search.metric, "time", *self._spec.space):
+        for column in ("trial", "state", "epoch", self._spec.search.primary, "time", *self._spec.space):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right")
         for number, line in list(self._lines.items())[-_ROWS:]:
             now = time.monotonic() - line.started if line.state == "running" else line.seconds

@@ -73,12 +73,10 @@ def _trials_csv(study: SearchStudy) -> str:
 
 def results_table(study: SearchStudy, limit: int = 10) -> Table:
     """The best trials as a table: complete ones first, then by how far they got."""
-    metric, sign = study.spec.search.metric, 1 if study.spec.search.direction == "max" else -1
+    metric, sign = study.spec.search.primary, 1 if study.spec.search.direction == "max" else -1
     reported = [trial for trial in study.trials() if trial.intermediate_values]
     reported.sort(key=lambda t: (max(t.intermediate_values), sign * last_value(t), -t.number), reverse=True)
-    table = Table(
-        title=f"{study.folder.name}: {len(study.finished())} of {study.spec.search.num_samples} trials"
-    )
+    table = Table(title=f"{study.folder.name}: {len(study.finished())} of {study.target} trials")
     for column in ("trial", "state", "epochs", metric, *study.spec.space):
         table.add_column(column, justify="left" if column in ("trial", "state") else "right")
     for trial in reported[:limit]:
@@ -107,7 +105,7 @@ def print_results(study: SearchStudy, console: Console) -> None:
     if best is None:
         console.print("No trial has reported yet.")
         return
-    metric, folder = study.spec.search.metric, _relative(study.folder)
+    metric, folder = study.spec.search.primary, _relative(study.folder)
     settings = "  ".join(f"{name} {format_value(value)}" for name, value in best.params.items())
     console.print(
         f"\nBest: {trial_name(best.number)}, {metric} {last_value(best):.4f} "

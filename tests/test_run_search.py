@@ -37,7 +37,8 @@ def space(tmp_path: Path) -> Path:
 
 
 def states(folder: Path) -> list[str]:
-    study = optuna.load_study(study_name=folder.name, storage=f"sqlite:///{folder / 'optuna.db'}")
+    journal = optuna.storages.journal.JournalFileBackend(str(folder / "journal.log"))
+    study = optuna.load_study(study_name=folder.name, storage=optuna.storages.JournalStorage(journal))
     return [trial.state.name for trial in study.trials]
 
 

@@ -8,6 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from search.conditions import corners, draw, settings
+from search.points import grid_points
 from search.spec import SearchSpec, load_spec
 from search.study import SearchStudy
 from tests.commands import SMALL
@@ -202,3 +203,21 @@ def test_what_a_sweep_gets_wrong_is_named(
 def test_a_sweep_without_base_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--base CONFIG.json"):
         load_spec(write(tmp_path), [])
+
+
+def test_a_grid_has_every_point_once_whatever_does_not_count_there() -> None:
+    space = {
+        "learning_rate": {"type": "categorical", "choices": [0.1, 0.01]},
+        "cell_type": {"type": "categorical", "choices": ["conv", "gru"]},
+        "time_steps": {"type": "int", "low": 1, "high": 3, "when": {"cell_type": ["gru"]}},
+        "optimizer": "sgd",
+    }
+    one = spec(space=space, train={**FIXED, "batch_size": 32}, search={"sampler": {"type": "grid"}})
+    points = grid_points(one.space, one.train)
+    assert len(points) == 2 * (1 + 3)
+    assert {(p["cell_type"], p.get("time_steps")) for p in points} == {
+        ("conv", None),
+        ("gru", 1),
+        ("gru", 2),
+        ("gru", 3),
+    }
