@@ -183,12 +183,14 @@ def _cause(trial: Any, error: Any) -> str:
     """One line on why a trial's process failed."""
     if "timed_out" in trial.config:
         return f"timeout: no report for {trial.config['timed_out']:g} s"
-    if isinstance(error, ray.exceptions.RayTaskError):
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "an error without words"
     if isinstance(error, ray.exceptions.OutOfMemoryError):
         return "out of memory: Ray ended the process before the machine ran out"
-    return "its process died (killed, or a crash in C code)"
+    if error is None or isinstance(error, ray.exceptions.RayActorError):
+        return "its process died (killed, or a crash in C code)"
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, ray.exceptions.RayTaskError):  # its text is the remote traceback
+        return lines[-1] if lines else "an error without words"
+    return ": ".join([type(error).__name__, *lines[:1]])
 
 
 def _through_no_fault(error: Any) -> bool:

@@ -13,6 +13,9 @@ from trainable.config_file import ConfigError
 from trainable.distributed import Workers
 from trainable.inprocess import run_trial
 
+FOR_NOTHING = {"memory": 1}
+"""Resources of a process that only waits for others: a byte, because Tune refuses a trial without any."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -32,7 +35,7 @@ class Plan:
         """
         if self.workers.count > 1:
             return tune.with_resources(
-                tune.with_parameters(run_with_workers, workers=self.workers), {"cpu": 0, "gpu": 0}
+                tune.with_parameters(run_with_workers, workers=self.workers), FOR_NOTHING
             )
         return tune.with_resources(run_trial, {"cpu": self.workers.cpus, "gpu": self.workers.gpus})
 

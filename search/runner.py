@@ -164,6 +164,9 @@ def build_tuner(
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses its loggers
+    logging.getLogger("ray.tune.tune").setLevel(
+        logging.CRITICAL
+    )  # calls a trial that is tried again an error
     searcher, scheduler, watchdog = executor.parts()
     folder = executor.conductor.study.folder
     return tune.Tuner(
