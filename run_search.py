@@ -88,10 +88,9 @@ def _run(arguments: argparse.Namespace) -> int:
     # Ray, Optuna and torch take seconds to import: --help and parse errors come at once.
     from rich.console import Console
 
-    from search import report, runner
-    from search.spec import load_spec
+    from search import report
+    from search.spec import load_spec, stored_spec
     from search.study import STUDY_FILE, SearchStudy
-    from trainable import preflight
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
@@ -106,18 +105,28 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.status or arguments.report or arguments.resume) and not exists:
         raise ConfigError([f"{folder}: no search here"])
     if arguments.status or arguments.report:
-        study = SearchStudy(folder, runner.stored_spec(folder))
+        study = SearchStudy(folder, stored_spec(folder))
         if arguments.report:
+            from search.report.page import write_report
+
             report.write_results(study)
+            write_report(study)
+        else:
+            from search.status import print_status
+
+            print_status(study, console)
         report.print_results(study, console)
         return 0
+    from search import confirm, runner
+    from trainable import preflight
+
     for config in spec.corners():
         preflight.check(config, arguments.space, spec.resources.workers)
     if arguments.fresh and folder.exists():
         shutil.rmtree(folder)
     study = runner.run_search(spec, folder, console)
     report.print_results(study, console)
-    if len(study.finished()) < study.target:
+    if len(study.finished()) < study.target or confirm.unconfirmed(study):
         console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)
         return 130
     return 0 if study.best() is not None else 1

@@ -20,6 +20,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.conductor import Conductor
+from search.retention import tidy
 from search.schedulers import Decision
 from search.study import SearchStudy, trial_name
 from trainable.inprocess import LOG_FILE
@@ -96,6 +97,7 @@ class StudySearcher(_NotPickled, Searcher):
             executor.conductor.interrupted(number)
         else:  # nothing, where the trial has ended or paused by now
             executor.conductor.crashed(number, "it returned before its last epoch")
+            tidy(executor.conductor.study, number)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the journal is on disk already. Ray wants a file."""

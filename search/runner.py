@@ -17,23 +17,28 @@ from ray import tune
 from rich.console import Console
 
 from search.conductor import Conductor
+from search.confirm import CONFIRM_FOLDER, confirmation_spec
 from search.executor import Executor
 from search.journal import mend
 from search.plan import make_plan
 from search.progress import Progress
 from search.report import write_results
-from search.spec import SearchSpec
+from search.report.page import write_report
+from search.retention import tidy
+from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
 from search.workers import release
 from trainable import atomic, cluster
-from trainable.config_file import ConfigError, read_mapping, validate
+from trainable.config_file import ConfigError
 
-SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
 RAY_FOLDER = "ray"
 
 # What may change when a search is resumed: how long, with what, how patiently; not what is searched.
-_FREE: dict[str, Any] = {"search": {"num_samples", "max_failures", "trial_timeout"}, "resources": True}
+_FREE: dict[str, Any] = {
+    "search": {"num_samples", "max_failures", "trial_timeout", "keep_checkpoints", "confirm"},
+    "resources": True,
+}
 
 
 def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
@@ -67,8 +72,24 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
         if not conductor.finished:
             cluster.connect(dashboard=False)
             _run(study, conductor, console)
+        tidy(study)
+        if conductor.finished:
+            _confirm(study, console)
         write_results(study)
+        write_report(study)
         return study
+
+
+def _confirm(study: SearchStudy, console: Console) -> None:
+    """Train the best again with new seeds, where the spec says so: a search in the search's folder."""
+    spec = confirmation_spec(study)
+    if spec is None:
+        return
+    folder = study.folder / CONFIRM_FOLDER
+    console.print(f"Confirming the best with new seeds: {spec.search.num_samples} runs")
+    # An extended search may have new best trials: their points are appended to those already there.
+    atomic.write_text(folder / SPEC_FILE, spec.to_yaml())
+    run_search(spec, folder, console)
 
 
 def check_same_search(spec: SearchSpec, folder: Path) -> None:
@@ -94,12 +115,6 @@ def check_same_search(spec: SearchSpec, folder: Path) -> None:
                 "give this one another --name, or --fresh to start over"
             ]
         )
-
-
-def stored_spec(folder: Path) -> SearchSpec:
-    """The spec of the search in `folder`; raises ConfigError where there is none."""
-    path = folder / SPEC_FILE
-    return validate(SearchSpec, read_mapping(path), str(path))
 
 
 def warm_start(study: SearchStudy) -> None:

@@ -17,6 +17,9 @@ from trainable.config import TrainConfig
 from trainable.config_file import ConfigError, apply_overrides, describe, read_mapping, validate
 from trainable.metrics import OBJECTIVES
 
+SPEC_FILE = "spec.yaml"
+"""The resolved spec, in the search's folder."""
+
 _CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
@@ -93,6 +96,18 @@ class Scheduler(BaseModel):
         return self.promote or self.type == "pbt"
 
 
+class Confirm(BaseModel):
+    """What is trained again once the search is done."""
+
+    model_config = _CLOSED
+
+    top: int = Field(default=3, ge=1)
+    """Best complete trials that are trained again, to their end."""
+
+    seeds: int = Field(default=3, ge=1)
+    """New seeds for each of them. The best mean wins; the value of the search itself does not count."""
+
+
 class Search(BaseModel):
     """What is optimized, how often, by whom."""
 
@@ -128,6 +143,12 @@ class Search(BaseModel):
 
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler: trial n's draw depends on the seed, n and the results known by then."""
+
+    keep_checkpoints: int = Field(default=5, ge=1)
+    """Ended trials whose checkpoints and weights stay on disk: the best ones. Running ones keep theirs."""
+
+    confirm: Confirm | None = None
+    """Train the best again with new seeds after the search. Left out: the best single value wins."""
 
     sampler: Sampler = Sampler()
     """Settings of the sampler."""
@@ -277,6 +298,12 @@ class SearchSpec(BaseModel):
     def to_yaml(self) -> str:
         """The resolved spec; reading it again gives an equal one."""
         return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True, by_alias=True), sort_keys=False)
+
+
+def stored_spec(folder: Path) -> SearchSpec:
+    """The spec of the search in `folder`; raises ConfigError where there is none."""
+    path = folder / SPEC_FILE
+    return validate(SearchSpec, read_mapping(path), str(path))
 
 
 def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = None) -> SearchSpec:
