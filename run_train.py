@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
 from trainable.config_file import ConfigError
+from trainable.signals import as_interrupts
 
 EXAMPLES = """examples:
-  python run_train.py config.json --out model.weights
+  python run_train.py configs/template.yaml --out model.weights
   python run_train.py config.yaml --workers 2 --set epochs=30 --set learning_rate=1e-3
   python run_train.py runs/fgru/best_config.json --out best.weights
+  python run_train.py configs/*.yaml --out weights/          one after the other, weights/NAME.weights each
+  python run_train.py config.json --init model.weights --set learning_rate=1e-4
+  python run_train.py config.json --name baseline            runs/train/baseline, whatever the settings
 
-The same command again continues a run that was killed, from its last checkpoint.
-exit codes: 0 done, 1 the run failed or diverged, 2 the input was wrong, 130 interrupted (and resumable)
+The same command again continues a run that was killed or stopped, from its last checkpoint. SIGTERM, SIGUSR1
+and Ctrl-C save a checkpoint first; a second Ctrl-C exits at once.
+exit codes: 0 done, 1 a run failed or diverged, 2 the input was wrong, 130 interrupted (and resumable)
 """
 
 
@@ -27,7 +33,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("configs", metavar="CONFIG", nargs="+", help="JSON or YAML file of a TrainConfig")
-    parser.add_argument("--out", metavar="FILE", help="where the final weights go (one CONFIG only)")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="where the final weights go; for several CONFIGs a folder/ or a {name}.weights",
+    )
+    parser.add_argument("--init", metavar="FILE", help="weights to start from (the same as --set init=FILE)")
     parser.add_argument(
         "--workers", metavar="N", type=int, default=1, help="processes that train together (default: 1)"
     )
@@ -40,9 +51,21 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default="runs/train",
         help="folder for runs, shared by all nodes (default: runs/train)",
     )
+    parser.add_argument(
+        "--name",
+        metavar="NAME",
+        help="name of the run's folder (default: CONFIG's name and a hash of its settings)",
+    )
     again = parser.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="continue; an error if there is no checkpoint")
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue (the default where there is a checkpoint), an error if there is none",
+    )
     again.add_argument("--fresh", action="store_true", help="delete this run's checkpoints and start over")
+    again.add_argument(
+        "--force", action="store_true", help="with --name: continue although settings have changed"
+    )
     return parser.parse_args(argv)
 
 
@@ -50,14 +73,19 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
     arguments = parse_arguments(argv)
     try:
-        return _run(arguments)
+        with as_interrupts():
+            return _run(arguments)
     except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        _complain(error)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command resumes.", file=sys.stderr)
+        print("Interrupted. The same command goes on.", file=sys.stderr)
         return 130
+    except SystemExit as error:
+        if error.code == signal.SIGTERM:  # Ray's answer to the signal while it starts
+            print("Interrupted. The same command goes on.", file=sys.stderr)
+            return 130
+        raise
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -65,28 +93,59 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError([f"--storage: must be a folder that all nodes share, got {arguments.storage}"])
     if arguments.workers < 1:
         raise ConfigError([f"--workers: must be at least 1, got {arguments.workers}"])
-    if arguments.out and len(arguments.configs) > 1:
-        raise ConfigError(["--out: names one file, but several configs are given; leave it out"])
-    if arguments.out and not Path(arguments.out).absolute().parent.is_dir():
-        raise ConfigError([f"--out: no folder {Path(arguments.out).absolute().parent}"])
+    if arguments.name is not None and len(arguments.configs) > 1:
+        raise ConfigError([f"--name {arguments.name}: names one run, but several configs are given"])
+    if arguments.name is not None and Path(arguments.name).name != arguments.name:
+        raise ConfigError([f"--name: must be the name of a folder in --storage, got {arguments.name}"])
     # Ray and torch take seconds to import: --help and parse errors come at once.
     from trainable import preflight
     from trainable.config import TrainConfig
     from trainable.config_file import apply_overrides, read_mapping, validate
-    from trainable.single import Run
+    from trainable.out_files import out_files
+    from trainable.run_folder import check_same_run, check_writable, folder_name, has_checkpoint
+    from trainable.single import Run, Stopped
 
+    storage = Path(arguments.storage).expanduser().absolute()
     # All files are checked before the first is trained.
+    outs = out_files(arguments.out, arguments.configs)
     runs = []
-    for path in arguments.configs:
-        config = validate(TrainConfig, apply_overrides(read_mapping(path), arguments.overrides), path)
+    for path, out in zip(arguments.configs, outs, strict=True):
+        values = apply_overrides(read_mapping(path), arguments.overrides)
+        if arguments.init is not None:
+            values["init"] = arguments.init
+        config = validate(TrainConfig, values, path)
+        if config.init is not None:
+            config = config.model_copy(update={"init": str(Path(config.init).expanduser().absolute())})
+        folder = storage / (arguments.name or folder_name(config, Path(path).stem))
+        if not (arguments.fresh or arguments.force):
+            check_same_run(config, folder)
+        if arguments.resume and not has_checkpoint(folder):
+            raise ConfigError([f"{folder}: no checkpoint to resume from"])
         preflight.check(config, path, arguments.workers)
-        runs.append(Run.of(config, Path(path), Path(arguments.storage).expanduser().absolute()))
-    if arguments.resume:
-        missing = [run for run in runs if not run.has_checkpoint]
-        if missing:
-            raise ConfigError(f"{run.folder}: no checkpoint to resume from" for run in missing)
-    codes = [run.train(workers=arguments.workers, out=arguments.out, fresh=arguments.fresh) for run in runs]
+        runs.append(Run(config, path, folder, out))
+    check_writable(storage, "--storage")
+    codes = []
+    for run in runs:
+        try:
+            codes.append(run.train(workers=arguments.workers, fresh=arguments.fresh))
+        except ConfigError as error:  # e.g. another process trains it: the others can go on
+            _complain(error)
+            codes.append(2)
+        except Stopped as stopped:
+            print(stopped, file=sys.stderr)
+            return 130
+    if len(runs) > 1:
+        failed = [run.source for run, code in zip(runs, codes, strict=True) if code]
+        print(
+            f"{len(runs) - len(failed)} of {len(runs)} configs done"
+            + (f"; failed: {', '.join(failed)}" if failed else "")
+        )
     return max(codes)
+
+
+def _complain(error: ConfigError) -> None:
+    for problem in error.problems:
+        print(problem, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,257 +1,175 @@
-"""The .beton files of ffcv: write one, and look at one before it is trusted.
+"""Write training and validation .beton files of a data set.
 
-Beside a file that was written here lies NAME.beton.json, its manifest: class names, number of images, size
-and checksum. Files from elsewhere need none. `inspect_beton` checks what the compiled reader takes on trust,
-because there a wrong offset ends the process instead of raising.
+examples:
+  python -m data.beton imagenet --path /data/imagenet --out /data/beton --max-resolution 500 --processes 8
+  python -m data.beton imagenet_kaggle --path /data/kaggle --out /data/beton
+  python -m data.beton imagenet_small --path /data/pets --out pets --write-mode raw --max-resolution 256
+  python -m data.beton imagenet --path /data/imagenet --out /data/tenth --subset 128000 --seed 1
+  python -m data.beton cifar10 --path /data/cifar-10-batches-py --out /data/cifar
+
+OUT then holds train.beton and validation.beton, and beside each a .json with classes, counts, settings and
+checksum. Train with dataset=ffcv or the data set's own keyword, and these two files as dataset_path and
+dataset_val_path. Each file appears whole or not at all; running the same command again writes only what is
+missing. The shape of images is kept. Exit codes: 0 done, 2 the input was wrong or a file can't be written.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
+import argparse
 import os
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock
-from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.ffcv_setup import require_ffcv
+from data.beton_index import BetonFile
+from data.beton_writer import write_images
+from data.encode import WriteSettings
+from data.images import ImageList, Subset
 from data.info import DataError
+from data.manifest import read_manifest, sha256
+from data.order import hash_indices
+from data.registry import DATASETS
+from data.sources import Request, Split
 
-MANIFEST_VERSION = 1
-MAX_CLASSES = 100_000
-"""A label above this is taken for damage rather than for a class."""
-
-_VERSION = 2
-_HEADER = np.dtype(
-    [
-        ("version", "<u2"),
-        ("num_fields", "<u2"),
-        ("page_size", "<u4"),
-        ("num_samples", "<u8"),
-        ("table", "<u8"),
-    ]
-)
-_FIELD = np.dtype([("type_id", "u1"), ("name", "u1", 16), ("arguments", "u1", 1024)])
-_REGION = np.dtype([("sample_id", "<u8"), ("start", "<u8"), ("size", "<u8")])
-_INT, _IMAGE = 1, 2
+SOURCES = tuple(sorted(set(DATASETS) - {"ffcv", "digits"}))
 
 
-@dataclass(frozen=True)
-class BetonFile:
-    """What a .beton file holds."""
-
-    path: str
-    num_samples: int
-    num_classes: int
-    class_names: tuple[str, ...] | None
-    """From the manifest; None where there is none."""
-
-
-def manifest_path(path: Path) -> Path:
-    """Where the manifest of a .beton file lies."""
-    return path.with_name(path.name + ".json")
-
-
-def read_manifest(path: Path) -> dict[str, Any] | None:
-    """The manifest of a .beton file, or None where there is none or it can't be read."""
-    try:
-        manifest = json.loads(manifest_path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    ours = isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION
-    return manifest if ours and {"class_names", "bytes", "sha256"} <= manifest.keys() else None
-
-
-def sha256(path: Path) -> str:
-    """Checksum of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def write_beton(
-    path: str | Path,
-    samples: Sequence[tuple[NDArray[np.uint8], int]],
-    class_names: Sequence[str],
-    *,
-    write_mode: str = "raw",
-    jpeg_quality: int = 90,
-    max_resolution: int | None = None,
-    page_size: int = 8 << 20,
-    notes: dict[str, Any] | None = None,
-) -> Path:
-    """Write (image, label) pairs to a .beton file and its manifest, replacing what was there at once.
-
-    Runs in this process, without worker processes or a progress bar: fit for small data sets.
-
-    Args:
-        samples: Images as uint8 (height, width, 3) arrays or PIL images, labels as positions in class_names.
-        write_mode: "raw" stores pixels, "jpg" compresses; see ffcv's RGBImageField.
-        max_resolution: Images with a longer side are shrunk to this many pixels.
-        page_size: Bytes, a power of two of at least 2 MiB; the largest image that fits.
-        notes: Added to the manifest.
-    """
-    require_ffcv()
-    from data.beton_writer import write_samples
-
-    path = Path(path).expanduser().absolute()
-    if not len(samples):
-        raise DataError(f"{path}: there are no samples to write")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-        temporary_manifest = manifest_path(temporary)
-        try:
-            field_options = {
-                "write_mode": write_mode,
-                "jpeg_quality": jpeg_quality,
-                "max_resolution": max_resolution,
-            }
-            write_samples(temporary, samples, len(class_names), page_size, **field_options)
-            manifest = {
-                "version": MANIFEST_VERSION,
-                "class_names": list(class_names),
-                "num_samples": len(samples),
-                "bytes": temporary.stat().st_size,
-                "sha256": sha256(temporary),
-                **(notes or {}),
-            }
-            temporary_manifest.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-            for written, final in ((temporary, path), (temporary_manifest, manifest_path(path))):
-                with written.open("rb") as file:
-                    os.fsync(file.fileno())
-                os.replace(written, final)
-        finally:
-            temporary.unlink(missing_ok=True)
-            temporary_manifest.unlink(missing_ok=True)
-    return path
-
-
-def inspect_beton(path: str | Path, key: str) -> BetonFile:
-    """Check a .beton file against everything a loader relies on; `key` is named in errors."""
-    given = Path(path).expanduser()
-    if given.is_dir():
-        raise DataError(f"{key}: {given} is a folder; give a .beton file")
-    if not given.is_file():
-        raise DataError(f"{key}: no file at {given}; give a .beton file")
-    given = given.resolve()
-    try:
-        return _inspect(str(given), given.stat().st_size, (_identity(given), _identity(manifest_path(given))))
-    except _Unfit as error:
-        raise DataError(f"{key}: {given} {error}") from None
-    except OSError as error:
-        raise DataError(f"{key}: {given} cannot be read: {error.strerror}") from error
-
-
-class _Unfit(Exception):
-    """Why a file can't be used, to be prefixed with the key and the path."""
-
-
-def _demand(condition: Any, problem: str) -> None:
-    if not condition:
-        raise _Unfit(problem)
-
-
-def _identity(path: Path) -> tuple[int, int, int] | None:
-    """Changes when a file is replaced or written to; None without a file."""
-    try:
-        stat = path.stat()
-    except FileNotFoundError:
-        return None
-    return stat.st_ino, stat.st_size, stat.st_mtime_ns
-
-
-@lru_cache(maxsize=64)
-def _inspect(path: str, size: int, identity: object) -> BetonFile:
-    manifest = read_manifest(Path(path))
-    if manifest is not None:
-        expected = manifest["bytes"]
-        _demand(
-            size == expected,
-            f"has {size} bytes, its manifest says {expected}: it is incomplete, or the .json beside it is of "
-            "another file; write it again or delete the .json",
+def subset(images: ImageList, count: int, seed: int) -> Subset:
+    """`count` images, every class with its share (largest remainders), chosen by a hash of seed and index."""
+    labels = images.labels
+    per_class = np.bincount(labels, minlength=len(images.class_names))
+    if not len(per_class) <= count <= len(labels):
+        raise DataError(
+            f"--subset: must be from {len(per_class)}, the number of classes, to the {len(labels)} images "
+            f"of {images.origin}, got {count}"
         )
-    fields, metadata, regions = _read_index(Path(path), size)
-    _demand(
-        fields.get("image", (None,))[0] == _IMAGE,
-        f"has no image field called 'image'; it has {_names(fields)}",
+    exact = per_class * (count / len(labels))
+    wanted = np.maximum(1, np.floor(exact).astype(np.int64))
+    while wanted.sum() != count:  # classes with less than one image were raised to one
+        step = 1 if wanted.sum() < count else -1
+        room = (wanted < per_class) if step == 1 else (wanted > 1)
+        gap = np.where(room, step * (exact - wanted), -np.inf)
+        wanted[int(gap.argmax())] += step
+    order = np.argsort(hash_indices(seed, len(labels)), kind="stable")
+    chosen: list[int] = []
+    for label, number in enumerate(wanted):
+        chosen += order[labels[order] == label][:number].tolist()
+    return Subset(images, tuple(sorted(chosen)))
+
+
+def convert(arguments: argparse.Namespace) -> None:
+    """Do what the command line asks for; DataError if something is wrong."""
+    settings = WriteSettings(arguments.write_mode, arguments.max_resolution, arguments.jpeg_quality)
+    for name, value in (("--processes", arguments.processes), ("--subset", arguments.subset)):
+        if value is not None and value < 1:
+            raise DataError(f"{name}: must be 1 or more, got {value}")
+    spec = DATASETS[arguments.source]
+    source = spec.prepare(
+        Request(arguments.source, spec.image_size, "ffcv", arguments.path, arguments.val_path)
+    ).checked()
+    splits: dict[str, Split] = {"train": source.train, "validation": source.validation}
+    for name, images in splits.items():
+        if isinstance(images, BetonFile):
+            raise DataError(f"--path: {images.path} is a .beton file already")
+        chosen: ImageList = images
+        notes = {"dataset": arguments.source, "split": name}
+        if name == "train" and arguments.subset is not None:
+            chosen = subset(images, arguments.subset, arguments.seed)
+            notes |= {"subset": arguments.subset, "subset_seed": arguments.seed}
+        _write(Path(arguments.out) / f"{name}.beton", chosen, settings, notes, arguments)
+
+
+def _write(
+    path: Path,
+    images: ImageList,
+    settings: WriteSettings,
+    notes: dict[str, object],
+    arguments: argparse.Namespace,
+) -> None:
+    expected = {
+        "settings": asdict(settings),
+        "fingerprint": images.fingerprint,
+        "source": images.origin,
+        **notes,
+    }
+    known = read_manifest(path)
+    if path.exists() and not arguments.force:
+        same = known is not None and {key: known.get(key) for key in (*expected, "subset")} == {
+            "subset": None,
+            **expected,
+        }
+        if (
+            known is not None
+            and same
+            and path.stat().st_size == known["bytes"]
+            and sha256(path) == known["sha256"]
+        ):
+            print(f"{path} is there already: {known['num_samples']} images")
+            return
+        raise DataError(f"--out: {path} exists and was made otherwise, or is damaged; --force replaces it")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(path.name, total=len(images.labels))
+        write_images(
+            path,
+            images,
+            settings,
+            processes=arguments.processes,
+            corrupt=arguments.corrupt,
+            notes=notes,
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    manifest = read_manifest(path)
+    assert manifest is not None
+    skipped = len(manifest["skipped"])
+    print(
+        f"{path}: {manifest['num_samples']} images in {len(manifest['class_names'])} classes, "
+        f"{manifest['bytes'] / 1e6:,.1f} MB" + (f"; {skipped} skipped, see the .json" if skipped else "")
     )
-    _demand(
-        fields.get("label", (None,))[0] == _INT,
-        f"has no integer field called 'label'; it has {_names(fields)}",
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Parse the command line; 0 done, 2 the input was wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data.beton", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    _check_images(metadata[fields["image"][1]], regions)
-
-    labels = metadata[fields["label"][1]]
-    names = None if manifest is None else tuple(map(str, manifest["class_names"]))
-    allowed = MAX_CLASSES if names is None else len(names)
-    bad = (labels < 0) | (labels >= allowed)
-    first = int(bad.argmax())
-    _demand(
-        not bad.any(),
-        f"has label {labels[first]} at image {first}; labels are integers from 0 to {allowed - 1}",
+    add = parser.add_argument
+    add("source", choices=SOURCES, help="keyword of the data set")
+    add("--path", required=True, help="its folder")
+    add("--val-path", help="folder of the validation images, where they are not in --path")
+    add("--out", required=True, help="folder of the two files; made where it is missing")
+    add(
+        "--max-resolution",
+        type=int,
+        metavar="PIXELS",
+        help="shrink images with a longer side (default: don't)",
     )
-    num_classes = int(labels.max()) + 1 if names is None else len(names)
-    return BetonFile(path, len(labels), num_classes, names)
+    add("--write-mode", default="jpg", choices=("jpg", "raw", "proportion"),
+        help="jpg is small (default), raw fast but large, proportion half and half")  # fmt: skip
+    add("--jpeg-quality", type=int, metavar="1..100",
+        help="encode all anew (default: keep JPEG files as they are, 90 for others)")  # fmt: skip
+    add("--subset", type=int, metavar="N", help="only N training images, every class with its share")
+    add("--seed", type=int, default=0, help="which N images (default: 0)")
+    add("--processes", type=int, default=os.cpu_count() or 1, metavar="N",
+        help="processes that read and encode; they change no byte (default: one per core)")  # fmt: skip
+    add("--corrupt", default="refuse", choices=("refuse", "skip"),
+        help="images that can't be decoded: stop (default), or leave out, count and name them")  # fmt: skip
+    add("--force", action="store_true", help="replace files that are there")
+    try:
+        convert(parser.parse_args(arguments))
+    except DataError as error:
+        # The commands know the paths as --path and --val-path, the settings of a run as dataset_path.
+        message = str(error).replace("dataset_val_path:", "--val-path:").replace("dataset_path:", "--path:")
+        print(f"data.beton: {message}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return 0
 
 
-def _read_index(path: Path, size: int) -> tuple[dict[str, tuple[int, str]], NDArray[Any], NDArray[Any]]:
-    """Fields (name -> type and column), one row of metadata per image, and the regions that hold pixels."""
-    damaged = "is not a .beton file, or is incomplete"
-    _demand(size >= _HEADER.itemsize, damaged)
-    header = np.fromfile(path, _HEADER, count=1)[0]
-    count, table = int(header["num_samples"]), int(header["table"])
-    num_fields, page_size = int(header["num_fields"]), int(header["page_size"])
-    metadata_start = _HEADER.itemsize + num_fields * _FIELD.itemsize
-    _demand(header["version"] == _VERSION and 1 <= num_fields <= 64, damaged)
-    _demand(page_size and page_size & (page_size - 1) == 0, damaged)
-    _demand(metadata_start <= table <= size and (size - table) % _REGION.itemsize == 0, damaged)
-    _demand(count > 0, "holds no images")
-
-    require_ffcv()
-    from ffcv.types import TYPE_ID_HANDLER, get_handlers, get_metadata_type
-
-    descriptors = np.fromfile(path, _FIELD, count=num_fields, offset=_HEADER.itemsize)
-    raw_names = [row.tobytes().split(b"\0")[0] for row in descriptors["name"]]
-    _demand(all(name.isascii() and name for name in raw_names), damaged)
-    names = [name.decode("ascii") for name in raw_names]
-    types = [int(type_id) for type_id in descriptors["type_id"]]
-    for name, type_id in zip(names, types, strict=True):
-        known = TYPE_ID_HANDLER.get(type_id) is not None
-        _demand(known, f"has the field {name!r} of a custom type; fields must be of ffcv's own types")
-    row = get_metadata_type(get_handlers(descriptors))
-    _demand(metadata_start + count * row.itemsize <= table, damaged)
-    metadata = np.fromfile(path, row, count=count, offset=metadata_start)
-    regions = np.sort(np.fromfile(path, _REGION, offset=table), order="start")
-    _demand(len(regions) and (regions["start"] <= table).all() and (regions["size"] <= table).all(), damaged)
-    _demand((regions["start"] + regions["size"] <= table).all(), damaged)
-    return (
-        {name: (type_id, f"f{i}") for i, (name, type_id) in enumerate(zip(names, types, strict=True))},
-        metadata,
-        regions,
-    )
-
-
-def _check_images(images: NDArray[Any], regions: NDArray[Any]) -> None:
-    """Every image must lie in a region of the file, and raw pixels must fill theirs."""
-    at = np.minimum(np.searchsorted(regions["start"], images["data_ptr"]), len(regions) - 1)
-    pixels = images["height"].astype(np.uint64) * images["width"].astype(np.uint64) * np.uint64(3)
-    misplaced = regions["start"][at] != images["data_ptr"]
-    misfit = (images["mode"] != 0) & (regions["size"][at] != pixels)
-    bad = misplaced | misfit | (images["mode"] > 1) | (pixels == 0)
-    _demand(
-        not bad.any(), f"is damaged: its entry for image {int(bad.argmax())} makes no sense; write it again"
-    )
-
-
-def _names(fields: dict[str, tuple[int, str]]) -> str:
-    return ", ".join(sorted(fields))
+if __name__ == "__main__":
+    sys.exit(main())

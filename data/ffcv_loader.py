@@ -19,7 +19,7 @@ import atexit
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from queue import Empty, Full
 from typing import Any
@@ -33,13 +33,11 @@ from ffcv.traversal_order.base import TraversalOrder
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.operations import ImageDecoder, LabelDecoder, Pipeline
-from data.order import AUGMENTATION, epoch_key
+from data.batches import Batch, Batches, Plan, Schedule
+from data.operations import EpochState, ImageDecoder, LabelDecoder, Pipeline
 
 CACHED_LOADERS = 6
 """Loaders kept per process: three data sets with two splits. Each holds its file's index in memory."""
-
-Plan = Callable[[int], NDArray[np.int64]]
 
 
 class PlannedOrder(TraversalOrder):
@@ -61,12 +59,12 @@ class Epoch(EpochIterator):
 
     storage_state: tuple[Any, ...]
 
-    def __init__(self, loader: PreparedLoader, indices: NDArray[np.int64], key: int):
-        self.key = key
+    def __init__(self, loader: PreparedLoader, indices: NDArray[np.int64], state: EpochState):
+        self.state = state
         super().__init__(loader, indices)  # starts the thread
 
     def run(self) -> None:
-        self.storage_state = (*self.storage_state, self.key)
+        self.storage_state = (*self.storage_state, self.state)
         fields = list(self.loader.pipeline_specs)  # in the file's order
         image, label = fields.index("image"), fields.index("label")
         try:
@@ -140,13 +138,13 @@ class PreparedLoader(Loader):
         others = dict.fromkeys(Reader(pipeline.path).handlers)
         return others | {"image": [ImageDecoder(pipeline)], "label": [LabelDecoder()]}
 
-    def draw(self, plan: Plan, epoch: int, start_batch: int, key: int) -> Epoch:
+    def draw(self, plan: Plan, epoch: int, start_batch: int, state: EpochState) -> Epoch:
         """Start an epoch at a batch."""
         with self.lock:
             self.traversal_order.plan = plan
             self.next_epoch = epoch
             indices = self.next_traversal_order()[start_batch * self.batch_size :]
-        iterator = Epoch(self, indices, key)
+        iterator = Epoch(self, indices, state)
         _live_epochs.add(iterator)
         return iterator
 
@@ -177,35 +175,16 @@ def close_loaders() -> None:
         _loaders.clear()
 
 
-class FfcvBatches:
+class FfcvBatches(Batches):
     """A `BatchLoader` over one split of a .beton file."""
 
-    def __init__(self, pipeline: Pipeline, plan: Plan, seed: int):
+    def __init__(self, pipeline: Pipeline, schedule: Schedule):
+        super().__init__(schedule, pipeline.batch_size)
         self._loader = prepared_loader(pipeline)
-        self._plan = plan
-        self._seed = seed
-        self._batch_size = pipeline.batch_size
-        self.num_samples = len(plan(0))
 
-    def __len__(self) -> int:
-        return -(-self.num_samples // self._batch_size)
-
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `BatchLoader.epoch`."""
-        if epoch < 0:
-            raise ValueError(f"epoch must be 0 or more, got {epoch}")
-        if not 0 <= start_batch <= len(self):
-            raise ValueError(
-                f"start_batch must be 0 to {len(self)}, the batches of an epoch, got {start_batch}"
-            )
-        return self._batches(epoch, start_batch)
-
-    def _batches(self, epoch: int, start_batch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        if start_batch == len(self):
-            return
-        iterator = self._loader.draw(
-            self._plan, epoch, start_batch, epoch_key(self._seed, epoch, AUGMENTATION)
-        )
+    def _draw(self, epoch: int, start_batch: int) -> Iterator[Batch]:
+        state = EpochState(self._schedule.key(epoch), self._schedule.image_size(epoch))
+        iterator = self._loader.draw(self._schedule.order, epoch, start_batch, state)
         try:
             yield from iterator
         finally:

@@ -39,7 +39,8 @@ def require_ffcv() -> None:
         except (ImportError, OSError) as error:
             raise DataError(
                 f"data sets are read through ffcv, which cannot be imported here ({error}); "
-                "apt-get install -y pkg-config g++ libturbojpeg0-dev libopencv-dev, then pip install ffcv"
+                "apt-get install -y pkg-config g++ libturbojpeg0-dev libopencv-dev, then pip install ffcv; "
+                "or set loader: torch"
             ) from error
         finally:
             torch.set_num_threads(threads)

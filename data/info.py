@@ -20,8 +20,8 @@ class DataError(ValueError):
 class Preprocessing:
     """From a stored image to what the network sees; kept in checkpoints so that tests see the same.
 
-    A central square of `crop_ratio` times the shorter side is resized (OpenCV's INTER_AREA) to
-    `image_size`; then every channel becomes (value - mean) / std, where value is 0..255.
+    A central square of `crop_ratio` times the shorter side is resized to `image_size`; then every channel
+    becomes (value - mean) / std, where value is 0..255. `data.pixels.prepare_image` does it to one image.
     """
 
     image_size: int
@@ -36,6 +36,13 @@ class Preprocessing:
     crop_ratio: float = 1.0
     """Side of the central crop over the shorter side of the stored image (validation; 224/256 is usual)."""
 
+    interpolation: str = "area"
+    """How pixels are resized: "area" is OpenCV's INTER_AREA, the one that ffcv has."""
+
+    def __post_init__(self) -> None:
+        if self.interpolation != "area":
+            raise ValueError(f"interpolation: must be 'area', got {self.interpolation!r}")
+
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON types."""
         return {
@@ -46,13 +53,14 @@ class Preprocessing:
     def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
         """The inverse of to_dict; unknown or missing keys are an error."""
         expected = {field.name for field in fields(cls)}
-        if set(values) != expected:
+        if set(values) | {"interpolation"} != expected:  # older checkpoints don't name it
             raise ValueError(f"preprocessing has the keys {sorted(values)}, expected {sorted(expected)}")
         return cls(
             image_size=int(values["image_size"]),
             mean=_rgb(values["mean"]),
             std=_rgb(values["std"]),
             crop_ratio=float(values["crop_ratio"]),
+            interpolation=str(values.get("interpolation", "area")),
         )
 
 
@@ -78,10 +86,10 @@ class DataInfo:
     """Images of the validation file."""
 
     train_path: str
-    """Absolute path of the training .beton file."""
+    """Absolute path of what is read in training: a .beton file, or with the torch loader maybe a folder."""
 
     validation_path: str
-    """Absolute path of the validation .beton file."""
+    """Absolute path of what is read in validation."""
 
     preprocessing: Preprocessing
     """Size and normalisation shared by training and validation."""
@@ -109,8 +117,9 @@ class BatchLoader(Protocol):
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield (images, labels) of an epoch from batch `start_batch` on.
 
-        Images are (B, 3, S, S) float32, normalised and contiguous, labels (B,) int64. Every batch is its
-        own memory and stays valid. Leaving the loop early stops the background thread.
+        Images are (B, 3, S, S), normalised, float32 and contiguous unless other options were given; labels
+        (B,) int64. Both are on the device that was given. Every batch is its own memory and stays valid.
+        Leaving the loop early stops the background work.
         """
 
 

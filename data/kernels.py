@@ -7,8 +7,7 @@ code by symbol name, so numba keeps them on disk: compiled once per machine, 0.3
 Everything compiled stays in this one file: numba recompiles when the file of a function changes, but doesn't
 notice changes in other files that it calls.
 
-Crops are those of ffcv and torchvision (Szegedy et al. 2015, arXiv:1409.4842), except that the random numbers
-are hashes of (epoch key, image index, draw): threads, batch size and world size change no pixel.
+Nothing here is random: what is shown of an image comes from `augment`.
 """
 
 from __future__ import annotations
@@ -22,25 +21,8 @@ import numpy as np
 from ffcv import libffcv
 from numba import njit, types
 
-from data import order
-
-_GOLDEN = np.uint64(order.GOLDEN)
-_MIX_1 = np.uint64(order.MIX_1)
-_MIX_2 = np.uint64(order.MIX_2)
-_S30, _S27, _S31, _S11 = np.uint64(30), np.uint64(27), np.uint64(31), np.uint64(11)
-
 JPEG = 0
 """Storage mode of ffcv's RGBImageField; the other one is raw pixels."""
-
-CROP_TRIES = 10
-CROP_AREA = (0.08, 1.0)
-"""Share of the image's area that a training crop covers."""
-
-CROP_ASPECT = (3 / 4, 4 / 3)
-"""Width over height of a training crop."""
-
-_LOG_ASPECT = (float(np.log(CROP_ASPECT[0])), float(np.log(CROP_ASPECT[1])))
-_FLIP_DRAW = 4 * CROP_TRIES
 
 
 def _external(name: str, function: Any, result: Any, *arguments: Any) -> Any:
@@ -66,48 +48,36 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @_compiled
-def hash_index(key: np.uint64, index: int) -> np.uint64:
-    """As order.hash_indices, for one index."""
-    value = (np.uint64(index) ^ key) + _GOLDEN
-    value = (value ^ (value >> _S30)) * _MIX_1
-    value = (value ^ (value >> _S27)) * _MIX_2
-    return value ^ (value >> _S31)
+def recolor(image: np.ndarray, brightness: float, contrast: float, saturation: float) -> None:
+    """Scale brightness, contrast (around the mean grey) and saturation of image (S, S, 3) in place.
 
-
-@_compiled
-def uniform(key: np.uint64, draw: int) -> float:
-    """The draw-th number in [0, 1) under a key."""
-    return np.float64(hash_index(key, draw) >> _S11) * (1.0 / 9007199254740992.0)
-
-
-@_compiled
-def random_crop(key: np.uint64, height: int, width: int) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of a training crop."""
-    for attempt in range(CROP_TRIES):
-        draw = 4 * attempt
-        area = height * width * (CROP_AREA[0] + (CROP_AREA[1] - CROP_AREA[0]) * uniform(key, draw))
-        aspect = np.exp(_LOG_ASPECT[0] + (_LOG_ASPECT[1] - _LOG_ASPECT[0]) * uniform(key, draw + 1))
-        w = int(round(np.sqrt(area * aspect)))
-        h = int(round(np.sqrt(area / aspect)))
-        if 0 < w <= width and 0 < h <= height:
-            top = int(uniform(key, draw + 2) * (height - h + 1))
-            left = int(uniform(key, draw + 3) * (width - w + 1))
-            return top, left, h, w
-    h = min(height, int(round(width / CROP_ASPECT[0])))
-    w = min(width, int(round(height * CROP_ASPECT[1])))
-    return (height - h) // 2, (width - w) // 2, h, w
-
-
-@_compiled
-def centre_crop(height: int, width: int, ratio: float) -> tuple[int, int, int, int]:
-    """(top, left, height, width) of the validation crop."""
-    side = max(1, int(ratio * min(height, width)))
-    return (height - side) // 2, (width - side) // 2, side, side
+    As `pixels.recolored`, to the last bit.
+    """
+    one_half, low, high = np.float32(0.5), np.float32(0), np.float32(255)
+    side = image.shape[0]
+    total = np.int64(0)
+    for y in range(side):
+        for x in range(side):
+            red, green, blue = image[y, x]
+            total += 299 * np.int64(red) + 587 * np.int64(green) + 114 * np.int64(blue)
+    pivot = np.float32(total / (1000.0 * side * side)) * brightness
+    for y in range(side):
+        for x in range(side):
+            red = min(max(np.float32(image[y, x, 0]) * brightness, low), high)
+            green = min(max(np.float32(image[y, x, 1]) * brightness, low), high)
+            blue = min(max(np.float32(image[y, x, 2]) * brightness, low), high)
+            red = min(max(pivot + contrast * (red - pivot), low), high)
+            green = min(max(pivot + contrast * (green - pivot), low), high)
+            blue = min(max(pivot + contrast * (blue - pivot), low), high)
+            grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
+            image[y, x, 0] = np.uint8(min(max(grey + saturation * (red - grey), low), high) + one_half)
+            image[y, x, 1] = np.uint8(min(max(grey + saturation * (green - grey), low), high) + one_half)
+            image[y, x, 2] = np.uint8(min(max(grey + saturation * (blue - grey), low), high) + one_half)
 
 
 @_compiled
 def decode_images(
-    images: np.ndarray,
+    rows: np.ndarray,
     failed: np.ndarray,
     file: np.ndarray,
     starts: np.ndarray,
@@ -115,24 +85,25 @@ def decode_images(
     modes: np.ndarray,
     heights: np.ndarray,
     widths: np.ndarray,
-    indices: np.ndarray,
+    crops: np.ndarray,
+    flips: np.ndarray,
+    colors: np.ndarray,
     table: np.ndarray,
-    crop_ratio: float,
-    augment: bool,
-    key: np.uint64,
+    side: int,
+    channel_stride: int,
+    pixel_stride: int,
 ) -> None:
-    """Fill images (B, 3, S, S) from bytes of the file; failed[i] says whether image i could not be decoded.
+    """Fill rows (B, 3 * side * side) from bytes of the file; failed[i] says that image i can't be decoded.
 
-    `table` (256, 3) maps a pixel value to its normalised value per channel.
+    Crops, flips and colors are those of `augment.Views`, `table` and the strides those of `BatchFormat`.
     """
-    side = images.shape[2]
     largest = 0
-    for i in range(len(indices)):
+    for i in range(len(rows)):
         largest = max(largest, heights[i] * widths[i] * 3)
     decoded = np.empty(largest, np.uint8)
     resized = np.empty((side, side, 3), np.uint8)
 
-    for i in range(len(indices)):
+    for i in range(len(rows)):
         height, width = heights[i], widths[i]
         stored = file[starts[i] : starts[i] + sizes[i]]
         if modes[i] == JPEG:
@@ -148,17 +119,14 @@ def decode_images(
             failed[i] = False
             address = stored.ctypes.data
 
-        image_key = hash_index(key, indices[i])
-        if augment:
-            top, left, h, w = random_crop(image_key, height, width)
-            flip = uniform(image_key, _FLIP_DRAW) < 0.5
-        else:
-            top, left, h, w = centre_crop(height, width, crop_ratio)
-            flip = False
+        top, left, h, w = crops[i]
         _resize(0, address, height, width, top, top + h, left, left + w, resized.ctypes.data, side, side)
+        if colors[i, 0] != 1 or colors[i, 1] != 1 or colors[i, 2] != 1:
+            recolor(resized, colors[i, 0], colors[i, 1], colors[i, 2])
 
         for y in range(side):
             for x in range(side):
-                source = side - 1 - x if flip else x
+                source = side - 1 - x if flips[i] else x
+                at = (y * side + x) * pixel_stride
                 for channel in range(3):
-                    images[i, channel, y, x] = table[resized[y, source, channel], channel]
+                    rows[i, at + channel * channel_stride] = table[resized[y, source, channel], channel]

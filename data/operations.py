@@ -18,7 +18,9 @@ from ffcv.fields.rgb_image import SimpleRGBImageDecoder
 from numpy.typing import NDArray
 from torch import Tensor
 
-from data.info import DataError, Preprocessing
+from data.augment import Augmentation, views_of
+from data.batch_format import BatchFormat
+from data.info import DataError
 from data.kernels import decode_images
 
 
@@ -30,15 +32,23 @@ class Pipeline:
     batch_size: int
     """Images per batch on this rank."""
 
-    preprocessing: Preprocessing
-    augment: bool
-    """Random resized crop and horizontal flip instead of the central crop."""
+    format: BatchFormat
+    augmentation: Augmentation | None
+    """None shows the central crop."""
 
     threads: int
     """Threads that decode one batch."""
 
-    pin_memory: bool
-    """Page-locked batches, for asynchronous copies to a GPU."""
+
+@dataclass(frozen=True)
+class EpochState:
+    """What the operations need to know of the epoch they work for."""
+
+    key: int
+    """Decides the augmentation."""
+
+    image_size: int
+    """Side of the images, in pixels."""
 
 
 @cache
@@ -47,37 +57,41 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 class ImageDecoder(SimpleRGBImageDecoder):
-    """Field `image` to normalised float32 (B, 3, S, S)."""
+    """Field `image` to normalised (B, 3, S, S)."""
 
     def __init__(self, pipeline: Pipeline):
         super().__init__()
         self.pipeline = pipeline
-        mean, std = np.array(pipeline.preprocessing.mean), np.array(pipeline.preprocessing.std)
-        self.table = ((np.arange(256)[:, None] - mean) / std).astype(np.float32)
 
     def declare_state_and_memory(self, previous_state: Any) -> tuple[Any, None]:
-        size = self.pipeline.preprocessing.image_size
-        return replace(previous_state, jit_mode=False, shape=(3, size, size), dtype=torch.float32), None
+        form = self.pipeline.format
+        size = form.preprocessing.image_size
+        return replace(previous_state, jit_mode=False, shape=(3, size, size), dtype=form.torch_dtype), None
 
     def generate_code(self) -> Callable[..., Tensor]:
         return self.decode
 
     def decode(self, indices: NDArray[np.int64], _: None, metadata: Any, storage: Any) -> Tensor:
-        """Decode the images `indices`; storage is (file, region starts, region sizes, augmentation key)."""
-        file, region_starts, region_sizes, key = storage
-        pipeline, size = self.pipeline, self.pipeline.preprocessing.image_size
+        """Decode the images `indices`; storage is (file, region starts, region sizes, EpochState)."""
+        file, region_starts, region_sizes, state = storage
+        pipeline, form = self.pipeline, self.pipeline.format
         rows = metadata[indices]
         starts = rows["data_ptr"]
         lengths = region_sizes[np.searchsorted(region_starts, starts)]
-        per_image = [starts, lengths, rows["mode"], rows["height"], rows["width"], indices]
-        columns = [np.ascontiguousarray(column, dtype=np.int64) for column in per_image]
-        images = torch.empty(len(indices), 3, size, size, pin_memory=pipeline.pin_memory)
-        images_np, failed = images.numpy(), np.empty(len(indices), np.bool_)
+        columns: list[NDArray[Any]] = [
+            np.ascontiguousarray(column, dtype=np.int64)
+            for column in (starts, lengths, rows["mode"], rows["height"], rows["width"])
+        ]
+        ratio = form.preprocessing.crop_ratio
+        views = views_of(pipeline.augmentation, ratio, state.key, indices, *columns[3:])
+        columns += [views.crops, views.flips, views.colors]
+        images, pixels = form.empty(len(indices), state.image_size)
+        failed = np.empty(len(indices), np.bool_)
 
         def decode_part(part: slice) -> None:
             decode_images(
-                images_np[part], failed[part], np.asarray(file), *(column[part] for column in columns),
-                self.table, pipeline.preprocessing.crop_ratio, pipeline.augment, np.uint64(key),
+                pixels[part], failed[part], np.asarray(file), *(column[part] for column in columns),
+                form.table, state.image_size, *form.strides(state.image_size),
             )  # fmt: skip
 
         bounds = np.linspace(0, len(indices), pipeline.threads + 1).astype(int).tolist()

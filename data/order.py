@@ -35,12 +35,17 @@ def epoch_key(seed: int, epoch: int, purpose: int) -> int:
     return key
 
 
-def hash_indices(key: int, count: int) -> NDArray[np.uint64]:
-    """Hash of each index 0..count-1 under a key."""
-    value = (np.arange(count, dtype=np.uint64) ^ np.uint64(key)) + np.uint64(GOLDEN)
+def hash_values(keys: NDArray[np.uint64], values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Hash of each value under its key; arrays of at least one dimension, broadcast against each other."""
+    value = (values ^ keys) + np.uint64(GOLDEN)
     value = (value ^ (value >> np.uint64(30))) * np.uint64(MIX_1)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(MIX_2)
     return value ^ (value >> np.uint64(31))
+
+
+def hash_indices(key: int, count: int) -> NDArray[np.uint64]:
+    """Hash of each index 0..count-1 under a key."""
+    return hash_values(np.array([key], np.uint64), np.arange(count, dtype=np.uint64))
 
 
 def permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:

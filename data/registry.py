@@ -6,11 +6,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from data.augment import Augmentation
 from data.ffcv_setup import require_ffcv
-from data.info import Data, DataError, DataInfo
+from data.info import BatchLoader, Data, DataError, DataInfo
+from data.options import LoadingOptions
 from data.order import training_order, validation_order
-from data.sources import Request, Source, digits, given_files
+from data.sources import (
+    Request,
+    Source,
+    Split,
+    as_beton,
+    as_images,
+    cifar_batches,
+    digits,
+    given_files,
+    imagenet,
+    imagenet_kaggle,
+    num_samples,
+    origin,
+)
+
+if TYPE_CHECKING:
+    import torch
+
+    from data.batch_format import BatchFormat
+    from data.batches import Schedule
 
 
 @dataclass(frozen=True)
@@ -21,7 +43,7 @@ class DatasetSpec:
     """One line for help texts."""
 
     prepare: Callable[[Request], Source]
-    """Finds or writes the .beton files."""
+    """Finds the images."""
 
     image_size: int
     """Side of the square images unless the user says otherwise, in pixels."""
@@ -30,15 +52,22 @@ class DatasetSpec:
     keys: frozenset[str] = frozenset()
     """Which of dataset_path and dataset_val_path it reads; the others are refused."""
 
-    augment: bool = True
-    """Random resized crop and horizontal flip in training."""
+    crop_area: float | None = 0.08
+    """Smallest share of an image that a training crop covers; None: training images aren't varied at all."""
 
 
 _PATHS = frozenset({"dataset_path", "dataset_val_path"})
 
 DATASETS: dict[str, DatasetSpec] = {
-    "digits": DatasetSpec("1797 handwritten digits, included", digits, 32, max_image_size=64, augment=False),
+    "cifar10": DatasetSpec("CIFAR-10, Python version", cifar_batches, 32, keys=_PATHS, crop_area=0.6),
+    "cifar100": DatasetSpec("CIFAR-100, Python version", cifar_batches, 32, keys=_PATHS, crop_area=0.6),
+    "digits": DatasetSpec("1797 handwritten digits, included", digits, 32, max_image_size=64, crop_area=None),
     "ffcv": DatasetSpec("your own .beton files", given_files, 224, keys=_PATHS),
+    "imagenet": DatasetSpec("ImageNet, a folder per WordNet id", imagenet, 224, keys=_PATHS),
+    "imagenet_kaggle": DatasetSpec("ImageNet as Kaggle has it", imagenet_kaggle, 224, keys=_PATHS),
+    "imagenet_small": DatasetSpec(
+        "train/ and val/ with a folder per class", partial(imagenet, wordnet=False), 224, keys=_PATHS
+    ),
 }
 
 MIN_IMAGE_SIZE = 8
@@ -50,11 +79,23 @@ def check_data(
     dataset_path: str | Path | None = None,
     dataset_val_path: str | Path | None = None,
     image_size: int | None = None,
+    options: LoadingOptions = LoadingOptions(),  # noqa: B008
 ) -> DataInfo:
     """Check a data set as far as that is possible without decoding an image; DataError if something is wrong.
 
-    Writes the embedded sample on first use. `image_size` is in pixels, None means the data set's usual size.
+    What isn't a .beton file yet is converted on first use, into the cache folder, unless the torch loader is
+    asked for. `image_size` is in pixels, None means the data set's usual size.
     """
+    return _find(dataset, dataset_path, dataset_val_path, image_size, options)[0]
+
+
+def _find(
+    dataset: str,
+    dataset_path: str | Path | None,
+    dataset_val_path: str | Path | None,
+    image_size: int | None,
+    options: LoadingOptions,
+) -> tuple[DataInfo, Source]:
     if dataset not in DATASETS:
         raise DataError(f"dataset: unknown data set {dataset!r}; one of: {', '.join(sorted(DATASETS))}")
     spec = DATASETS[dataset]
@@ -63,7 +104,7 @@ def check_data(
         if path is not None and key not in spec.keys:
             raise DataError(f"{key}: {path} would not be used by dataset {dataset}; leave {key} out")
         if path is not None and not str(path):
-            raise DataError(f"{key}: is empty; give a .beton file")
+            raise DataError(f"{key}: is empty; give a path")
     size = spec.image_size if image_size is None else image_size
     if (
         isinstance(size, bool)
@@ -72,19 +113,28 @@ def check_data(
     ):
         allowed = f"an integer from {MIN_IMAGE_SIZE} to {spec.max_image_size} for dataset {dataset}"
         raise DataError(f"image_size: must be {allowed}, in pixels, got {size!r}")
-    require_ffcv()
+    if options.first_size is not None and not MIN_IMAGE_SIZE <= options.first_size <= size:
+        allowed = f"from {MIN_IMAGE_SIZE} to the image size of {size} pixels"
+        raise DataError(f"first_size: must be {allowed}, got {options.first_size}")
+    _augmentation(dataset, options)
+    if options.loader == "ffcv":
+        require_ffcv()
     given = {key: str(path) for key, path in paths.items() if path is not None}
-    source = spec.prepare(Request(size, **given))
-    names = source.train.class_names or tuple(str(i) for i in range(source.train.num_classes))
-    return DataInfo(
+    request = Request(dataset, size, options.loader, **given)
+    source = spec.prepare(request).checked()
+    if options.loader == "ffcv":
+        source = as_beton(request, source)
+    train = as_images(source.train)
+    info = DataInfo(
         dataset=dataset,
-        class_names=names,
-        num_train=source.train.num_samples,
-        num_validation=source.validation.num_samples,
-        train_path=source.train.path,
-        validation_path=source.validation.path,
+        class_names=train.class_names,
+        num_train=num_samples(source.train),
+        num_validation=num_samples(source.validation),
+        train_path=origin(source.train),
+        validation_path=origin(source.validation),
         preprocessing=source.preprocessing,
     )
+    return info, source
 
 
 def open_data(
@@ -98,7 +148,8 @@ def open_data(
     rank: int = 0,
     world_size: int = 1,
     loader_threads: int = 1,
-    pin_memory: bool = False,
+    options: LoadingOptions = LoadingOptions(),  # noqa: B008
+    device: torch.device | None = None,
 ) -> Data:
     """Open both splits for one of `world_size` workers. Opening again in the same process is nearly free.
 
@@ -106,7 +157,8 @@ def open_data(
         batch_size: Images per batch over all workers; each gets batch_size / world_size of them.
         seed: Decides the order and the augmentation of every epoch.
         loader_threads: Threads that decode a batch; they don't change a single pixel.
-        pin_memory: Page-locked batches; for training on a GPU with asynchronous copies.
+        options: Augmentation, and the form in which batches arrive.
+        device: Where batches are wanted; on a GPU they are copied there while it computes. None: main memory.
     """
     for key, value in (
         ("batch_size", batch_size),
@@ -119,32 +171,67 @@ def open_data(
         raise DataError(f"rank: must be 0 to {world_size - 1} with {world_size} workers, got {rank}")
     if batch_size % world_size:
         raise DataError(f"batch_size: {batch_size} images cannot be shared equally by {world_size} workers")
-    info = check_data(
-        dataset, dataset_path=dataset_path, dataset_val_path=dataset_val_path, image_size=image_size
-    )
+    info, source = _find(dataset, dataset_path, dataset_val_path, image_size, options)
     if batch_size > info.num_train:
         raise DataError(
             f"batch_size: {batch_size} is more than the {info.num_train} training images of {info.train_path}"
         )
+    from data.batch_format import BatchFormat
+    from data.batches import Schedule
+
+    full_size, ranks = info.image_size, {"rank": rank, "world_size": world_size}
+    pinned = device is not None and device.type == "cuda"
+    build = partial(
+        _batches,
+        options,
+        form=BatchFormat(info.preprocessing, options.dtype, options.channels_last, pinned),
+        batch_size=batch_size // world_size,
+        threads=loader_threads,
+    )
+    train_order = partial(training_order, seed=seed, count=info.num_train, batch_size=batch_size, **ranks)
+    train_size = partial(options.training_size, full_size=full_size)
+    order = partial(validation_order, count=info.num_validation, **ranks)
+    return Data(
+        info,
+        build(
+            source.train,
+            augmentation=_augmentation(dataset, options),
+            schedule=Schedule(train_order, seed, train_size, device),
+        ),
+        build(
+            source.validation,
+            augmentation=None,
+            schedule=Schedule(order, seed, lambda epoch: full_size, device),
+        ),
+    )
+
+
+def _batches(
+    options: LoadingOptions,
+    split: Split,
+    *,
+    form: BatchFormat,
+    batch_size: int,
+    threads: int,
+    augmentation: Augmentation | None,
+    schedule: Schedule,
+) -> BatchLoader:
+    """The loader that was asked for, over one split."""
+    if options.loader == "torch":
+        from data.torch_loader import TorchBatches
+
+        return TorchBatches(as_images(split), batch_size, form, augmentation, threads, schedule)
     from data.ffcv_loader import FfcvBatches
     from data.operations import Pipeline
 
-    pipeline = partial(
-        Pipeline,
-        batch_size=batch_size // world_size,
-        preprocessing=info.preprocessing,
-        threads=loader_threads,
-        pin_memory=pin_memory,
-    )
-    ranks = {"rank": rank, "world_size": world_size}
-    train = FfcvBatches(
-        pipeline(info.train_path, augment=DATASETS[dataset].augment),
-        partial(training_order, seed=seed, count=info.num_train, batch_size=batch_size, **ranks),
-        seed,
-    )
-    validation = FfcvBatches(
-        pipeline(info.validation_path, augment=False),
-        partial(validation_order, count=info.num_validation, **ranks),
-        seed,
-    )
-    return Data(info, train, validation)
+    return FfcvBatches(Pipeline(origin(split), batch_size, form, augmentation, threads), schedule)
+
+
+def _augmentation(dataset: str, options: LoadingOptions) -> Augmentation | None:
+    crop_area = DATASETS[dataset].crop_area
+    if crop_area is None:
+        for key in ("crop_area", "color_jitter", "grey_probability"):
+            if getattr(options, key):
+                raise DataError(f"{key}: dataset {dataset} is not augmented; leave {key} out")
+        return None
+    return Augmentation(options.crop_area or crop_area, options.color_jitter, options.grey_probability)

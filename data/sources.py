@@ -1,74 +1,195 @@
-"""Where images come from: each function returns two .beton files and how to show them."""
+"""Where images come from: each function finds what a keyword's paths mean, and how it is shown."""
 
 from __future__ import annotations
 
-import os
-import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from numpy.typing import NDArray
 
-from data.beton import BetonFile, inspect_beton, manifest_path, read_manifest, sha256, write_beton
+from data.beton_index import BetonFile, BetonImages, inspect_beton
+from data.cifar import LAYOUTS, cifar
+from data.converted import FOLDER_SETTINGS, cached_beton, cached_name
+from data.encode import WriteSettings
+from data.folders import class_folders, kaggle_train, kaggle_validation, train_and_val
+from data.images import ArrayImages, FileImages, ImageList, check_classes
 from data.info import RGB, DataError, Preprocessing
+from data.manifest import read_manifest
+from data.options import LoaderName
 from data.order import permutation
 
 IMAGENET_MEAN: RGB = (0.485 * 255, 0.456 * 255, 0.406 * 255)
 IMAGENET_STD: RGB = (0.229 * 255, 0.224 * 255, 0.225 * 255)
+CIFAR_STATISTICS: dict[str, tuple[RGB, RGB]] = {
+    "cifar10": ((125.307, 122.950, 113.865), (62.993, 62.089, 66.705)),
+    "cifar100": ((129.304, 124.070, 112.434), (68.170, 65.392, 70.418)),
+}
+"""Mean and standard deviation of the training pixels of both, in 0..255 units."""
 
 DIGITS_VERSION = 1
 """Raise when the sample's pixels or split change: cached files of another version are written again."""
+
+PATHS = ("dataset_path", "dataset_val_path")
 
 
 @dataclass(frozen=True)
 class Request:
     """What the user asked for."""
 
+    dataset: str
     image_size: int
+    loader: LoaderName = "ffcv"
     dataset_path: str | None = None
     dataset_val_path: str | None = None
+
+    def path(self, key: str) -> Path | None:
+        """One of the two paths, absolute."""
+        given = getattr(self, key)
+        return None if given is None else Path(given).expanduser().absolute()
+
+
+Split = BetonFile | FileImages | ArrayImages
+"""Images of a split as they are found."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Two files and how to show them."""
+    """Two splits and how to show them."""
 
-    train: BetonFile
-    validation: BetonFile
+    train: Split
+    validation: Split
     preprocessing: Preprocessing
+    settings: WriteSettings = FOLDER_SETTINGS
+    """How images are stored when they have to be converted."""
+
+    def checked(self) -> Source:
+        """The same, if both splits have the same classes."""
+        train, validation = class_names(self.train), class_names(self.validation)
+        if train and validation and train != validation:
+            check_classes(train, validation, origin(self.validation))
+            raise DataError(
+                f"dataset_val_path: the class names of {origin(self.validation)} are in another order than "
+                f"those of {origin(self.train)}"
+            )
+        fewer, more = num_classes(self.train), num_classes(self.validation)
+        if more > fewer:
+            raise DataError(
+                f"dataset_val_path: {origin(self.validation)} has {more} classes, "
+                f"dataset_path only {fewer} ({origin(self.train)})"
+            )
+        return self
 
 
-def cache_folder() -> Path:
-    """Where prepared data sets are kept: RECURRENT_VISION_CACHE, or a folder in the user's cache."""
-    if given := os.environ.get("RECURRENT_VISION_CACHE"):
-        return Path(given).expanduser().absolute()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache").absolute() / "recurrent-vision-search"
+def class_names(split: Split) -> tuple[str, ...] | None:
+    """Names of the classes, where they are known."""
+    return split.class_names
+
+
+def num_classes(split: Split) -> int:
+    """Number of classes."""
+    return split.num_classes if isinstance(split, BetonFile) else len(split.class_names)
+
+
+def num_samples(split: Split) -> int:
+    """Number of images."""
+    return split.num_samples if isinstance(split, BetonFile) else len(split.labels)
+
+
+def origin(split: Split) -> str:
+    """Path or name."""
+    return split.path if isinstance(split, BetonFile) else split.origin
+
+
+def as_beton(request: Request, source: Source) -> Source:
+    """The source with both splits as .beton files, converted into the cache folder where they aren't."""
+
+    def converted(split: Split, part: str, key: str) -> BetonFile:
+        if isinstance(split, BetonFile):
+            return split
+        name = f"{cached_name(request.dataset, origin(split))}-{part}"
+        return cached_beton(name, split, key, source.settings)
+
+    return replace(
+        source,
+        train=converted(source.train, "train", "dataset_path"),
+        validation=converted(source.validation, "validation", "dataset_val_path"),
+    )
+
+
+def as_images(split: Split) -> ImageList:
+    """A split as a list of images, for the torch loader."""
+    return BetonImages(split) if isinstance(split, BetonFile) else split
+
+
+def _beton(request: Request, key: str) -> BetonFile | None:
+    path = request.path(key)
+    return inspect_beton(path, key) if path is not None and path.suffix == ".beton" else None
+
+
+def _imagenet_preprocessing(request: Request) -> Preprocessing:
+    """As ffcv-imagenet shows its images."""
+    return Preprocessing(request.image_size, IMAGENET_MEAN, IMAGENET_STD, crop_ratio=224 / 256)
+
+
+def _demand_path(request: Request, key: str, what: str) -> Path:
+    path = request.path(key)
+    if path is None:
+        raise DataError(f"{key}: not given; dataset {request.dataset} needs {what}")
+    return path
 
 
 def given_files(request: Request) -> Source:
-    """Two .beton files that the user names. Shown as ImageNet usually is (ffcv-imagenet's settings)."""
-    for key in ("dataset_path", "dataset_val_path"):
-        if getattr(request, key) is None:
-            raise DataError(
-                f"{key}: not given; dataset ffcv needs dataset_path and dataset_val_path, .beton files"
-            )
-    train = inspect_beton(str(request.dataset_path), "dataset_path")
-    validation = inspect_beton(str(request.dataset_val_path), "dataset_val_path")
-    if validation.num_classes > train.num_classes:
+    """Two .beton files that the user names."""
+    for key in PATHS:
+        _demand_path(request, key, "dataset_path and dataset_val_path, .beton files")
+    train, validation = (inspect_beton(str(getattr(request, key)), key) for key in PATHS)
+    return Source(train, validation, _imagenet_preprocessing(request))
+
+
+def imagenet(request: Request, *, wordnet: bool = True) -> Source:
+    """Class folders, in dataset_path and dataset_val_path or in train/ and val/ of dataset_path."""
+    root = _demand_path(request, "dataset_path", "a folder with train and val, or a .beton file")
+    paths = {key: request.path(key) for key in PATHS}
+    if paths["dataset_val_path"] is None:
+        if root.suffix == ".beton":
+            _demand_path(request, "dataset_val_path", "it where dataset_path is a .beton file")
+        paths |= train_and_val(root)
+    train, validation = (
+        _beton(request, key) or class_folders(Path(str(paths[key])), key, wordnet=wordnet) for key in PATHS
+    )
+    return Source(train, validation, _imagenet_preprocessing(request))
+
+
+def imagenet_kaggle(request: Request) -> Source:
+    """Kaggle's layout in dataset_path; a second one in dataset_val_path may hold the validation images."""
+    root = _demand_path(request, "dataset_path", "the folder with ILSVRC and imagenet_class_index.json")
+    key = "dataset_path" if request.dataset_val_path is None else "dataset_val_path"
+    if root.suffix == ".beton":
+        _demand_path(request, "dataset_val_path", "it where dataset_path is a .beton file")
+    train = _beton(request, "dataset_path") or kaggle_train(root)
+    validation = _beton(request, "dataset_val_path") or kaggle_validation(request.path(key) or root, key)
+    return Source(train, validation, _imagenet_preprocessing(request))
+
+
+def cifar_batches(request: Request) -> Source:
+    """The folder of CIFAR's Python version, or two .beton files."""
+    mean, std = CIFAR_STATISTICS[request.dataset]
+    preprocessing, raw = Preprocessing(request.image_size, mean, std), WriteSettings("raw")
+    folder = LAYOUTS[request.dataset].folder
+    root = _demand_path(request, "dataset_path", f"the folder {folder}, or a .beton file")
+    if root.suffix == ".beton":
+        _demand_path(request, "dataset_val_path", "it where dataset_path is a .beton file")
+        train, validation = (inspect_beton(str(getattr(request, key)), key) for key in PATHS)
+        return Source(train, validation, preprocessing, raw)
+    if request.dataset_val_path is not None:
         raise DataError(
-            f"dataset_val_path: {validation.path} has {validation.num_classes} classes, "
-            f"dataset_path only {train.num_classes} ({train.path})"
+            f"dataset_val_path: {request.dataset_val_path} would not be used; "
+            f"{root} holds the validation images too"
         )
-    if train.class_names and validation.class_names and train.class_names != validation.class_names:
-        raise DataError(
-            f"dataset_val_path: the class names of {validation.path} differ from those of {train.path}"
-        )
-    preprocessing = Preprocessing(request.image_size, IMAGENET_MEAN, IMAGENET_STD, crop_ratio=224 / 256)
-    return Source(train, validation, preprocessing)
+    splits = cifar(request.dataset, root)
+    return Source(splits["train"], splits["validation"], preprocessing, raw)
 
 
 def digits(request: Request) -> Source:
@@ -76,57 +197,41 @@ def digits(request: Request) -> Source:
 
     Written to the cache folder on first use; later uses check it and write it again where it is damaged.
     """
-    folder, size = cache_folder(), request.image_size
-    paths = {split: folder / f"digits-{size}px-{split}.beton" for split in ("train", "validation")}
-    if any(_digits_problem(path) is not None for path in paths.values()):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f"digits-{size}px.lock"):
-                _write_digits(paths, size)
-        except OSError as error:
-            raise DataError(
-                f"dataset: the digits cannot be written to {folder} ({error}); "
-                "set RECURRENT_VISION_CACHE to a folder that can be written"
-            ) from error
-    manifest = read_manifest(paths["train"])
+    size, raw = request.image_size, WriteSettings("raw")
+    names = tuple(str(digit) for digit in range(10))
+    splits = {
+        split: ArrayImages(
+            f"digits, {split}", names, f"digits {DIGITS_VERSION}", partial(_digits_part, size, split)
+        )
+        for split in ("train", "validation")
+    }
+
+    def statistics() -> dict[str, float]:
+        pixels = splits["train"].pixels.astype(np.float64)
+        return {"mean": float(pixels.mean()), "std": float(pixels.std())}
+
+    if request.loader == "torch":
+        known = statistics()
+        train, validation = splits["train"], splits["validation"]
+        return Source(train, validation, _digits_preprocessing(size, known), raw)
+    files = {
+        split: cached_beton(f"digits-{size}px-{split}", images, "dataset", raw, statistics)
+        for split, images in splits.items()
+    }
+    manifest = read_manifest(Path(files["train"].path))
     assert manifest is not None
-    mean, std = float(manifest["mean"]), float(manifest["std"])
-    train, validation = (inspect_beton(paths[split], "dataset") for split in ("train", "validation"))
-    return Source(train, validation, Preprocessing(size, (mean, mean, mean), (std, std, std)))
+    return Source(files["train"], files["validation"], _digits_preprocessing(size, manifest), raw)
 
 
-def _digits_problem(path: Path) -> str | None:
-    """Why a cached file can't be used, "" if it simply isn't there, None if it is good."""
-    manifest = read_manifest(path)
-    if not path.exists() and not manifest_path(path).exists():
-        return ""
-    if not path.exists() or manifest is None:
-        return "is incomplete"
-    if manifest.get("digits_version") != DIGITS_VERSION:
-        return "is of another version"
-    if path.stat().st_size != manifest["bytes"]:
-        return f"has {path.stat().st_size} bytes instead of {manifest['bytes']}"
-    if sha256(path) != manifest["sha256"]:
-        return "has another checksum than when it was written"
-    return None
+def _digits_preprocessing(size: int, known: dict[str, float]) -> Preprocessing:
+    mean, std = known["mean"], known["std"]
+    return Preprocessing(size, (mean, mean, mean), (std, std, std))
 
 
-def _write_digits(paths: dict[str, Path], size: int) -> None:
-    for split, path in paths.items():
-        problem = _digits_problem(path)  # another process may have written it meanwhile
-        if problem is None:
-            continue
-        if problem:
-            warnings.warn(f"cached sample {path} {problem}; writing it again", stacklevel=2)
-        images, labels = digits_arrays(size)
-        training_pixels = images[digits_split(labels)["train"]].astype(np.float64)
-        notes: dict[str, Any] = {
-            "digits_version": DIGITS_VERSION,
-            "mean": training_pixels.mean(),
-            "std": training_pixels.std(),
-        }
-        samples = [(images[i], int(labels[i])) for i in digits_split(labels)[split]]
-        write_beton(path, samples, [str(digit) for digit in range(10)], page_size=2 << 20, notes=notes)
+def _digits_part(size: int, split: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    images, labels = digits_arrays(size)
+    part = digits_split(labels)[split]
+    return images[part], labels[part]
 
 
 def digits_arrays(size: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

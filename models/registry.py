@@ -8,9 +8,16 @@ from torch import nn
 
 from models.blocks import require_choice
 from models.cells import option_names
-from models.tower import FeedForwardTower
+from models.gammanet import GammaNet
+from models.resnet import ResNet18
+from models.tower import DevTower, FeedForwardTower
 
-MODELS: dict[str, Callable[..., nn.Module]] = {"ff_tower": FeedForwardTower}
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "ff_tower": FeedForwardTower,
+    "gammanet": GammaNet,
+    "resnet18": ResNet18,
+    "dev_tower": DevTower,
+}
 
 
 def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Module:

@@ -3,6 +3,7 @@
 Shape letters: N images, C channels, Y x X feature map, K classes, T time steps, L blocks.
 """
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from models.cells import Cell, State, build_cell
 from models.dropout import SpatialDropout
-from models.normalization import batch_statistics_counted
+from models.normalization import BatchNormPerStep, batch_statistics_counted
 from models.tower_types import tower_widths
 from models.unroll import CellStack, with_zero_gradients
 
@@ -186,11 +187,18 @@ class FeedForwardTower(nn.Module):
 
         mask = self.dropout.mask(features[0])
         logits = [self._head(self.dropout(feature, mask)) for feature in features]
-        if steps < max(self.time_steps, 3):  # some gates or batch norms may never have been asked
-            logits[-1] = with_zero_gradients(logits[-1], list(self.cell_blocks.parameters()))
+        logits[-1] = with_zero_gradients(logits[-1], self._unasked(steps))
         if return_all:
             return (logits, hidden) if return_hidden else logits
         return (logits[-1], hidden[-1]) if return_hidden else logits[-1]
+
+    def _unasked(self, steps: int) -> list[nn.Parameter]:
+        """Parameters that may have had no part in the logits of so many steps."""
+        if steps < max(self.time_steps, 3):
+            return list(self.cell_blocks.parameters())
+        # The norm of the last step's memory, which no step reads.
+        per_step = [m for m in self.cell_blocks.modules() if isinstance(m, BatchNormPerStep)]
+        return [parameter for norm in per_step for parameter in norm.parameters()]
 
     def _state_mask(self, block: Cell, x: Tensor) -> Tensor | None:
         return None if self._carried_dropout else self.dropout_recurrent.mask(x, block.out_channels)
@@ -214,6 +222,17 @@ class FeedForwardTower(nn.Module):
                 f"need {self.smallest_image} px; use larger images, fewer `pools`, or first_kernel 3 and "
                 f"first_stride 1"
             )
+
+
+class DevTower(FeedForwardTower):
+    """A tower of three narrow blocks, whatever tower_type says, to try things out; 21 px and more."""
+
+    def __init__(self, num_classes: int, **settings: Any) -> None:
+        if settings.get("filters") is None:
+            settings = {**settings, "filters": [8, 16, 32], "pools": [True] * 3}
+        super().__init__(num_classes, **settings)
+
+    __signature__ = inspect.signature(FeedForwardTower)
 
 
 def _checked_steps(time_steps: int) -> int:

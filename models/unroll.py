@@ -91,9 +91,7 @@ class CellStack:
         features: list[Tensor] = []
         for j, (block, pool, mask) in enumerate(zip(self.blocks, self.pools, self.masks, strict=True)):
             if j:
-                drives = block.drives(
-                    torch.cat(features), len(times), dead_start=_starts_dead(block, states[j])
-                )
+                drives = block.drives(features, dead_start=_starts_dead(block, states[j]))
             top = j == len(self.blocks) - 1
             kernels, features = block.kernels(), []
             for t, drive_t in zip(times, drives, strict=True):
@@ -148,4 +146,4 @@ def with_zero_gradients(x: Tensor, parameters: Sequence[Tensor]) -> Tensor:
     DistributedDataParallel waits for the gradient of every parameter, and in a run of one or two steps some
     gates are never asked.
     """
-    return _ZeroGradients.apply(x, *parameters) if torch.is_grad_enabled() else x
+    return _ZeroGradients.apply(x, *parameters) if parameters and torch.is_grad_enabled() else x

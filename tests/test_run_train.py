@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.commands import finish, kill, wait_for, write
+from benchmarks.chaos_train import differences
+from tests.commands import ROOT, finish, kill, wait_for, write
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.session import LocalSession
@@ -19,52 +22,106 @@ from trainable.tracking import read_rows
 Start = Callable[..., "subprocess.Popen[str]"]
 
 
+def rows_in(storage: Path, at_least: int) -> Callable[[], bool]:
+    return lambda: any(len(read_rows(folder)) >= at_least for folder in storage.glob("run-*"))
+
+
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_run_killed_with_9_ends_like_an_uninterrupted_one(
+def test_a_run_killed_with_9_and_stopped_by_a_time_limit_ends_like_an_uninterrupted_one(
     tmp_path: Path, command: Start, small: dict[str, Any]
 ) -> None:
-    settings = {**small, "epochs": 30, "checkpoint_interval": 2}
+    settings = {**small, "epochs": 200, "checkpoint_interval": 50, "checkpoint_every_steps": 5}
     path = write(tmp_path / "run.json", settings)
     arguments = ("run_train.py", path, "--out", tmp_path / "out.weights", "--storage", tmp_path / "runs")
     first = command(*arguments)
-
-    def under_way() -> bool:
-        return any(len(read_rows(folder)) >= 5 for folder in (tmp_path / "runs").glob("run-*"))
-
-    wait_for(under_way, first)
-    kill(first)
+    wait_for(rows_in(tmp_path / "runs", 5), first, timeout=300)
+    os.kill(first.pid, signal.SIGKILL)  # its workers outlive it for a moment
+    first.wait()
     assert not (tmp_path / "out.weights").exists()
-    output = finish(command(*arguments))
-    assert "going on from the last checkpoint" in output
-    assert "epoch 30/30" in output
-    assert "epoch 1/30" not in output
 
+    second = command(*arguments)
+    done = max(len(read_rows(folder)) for folder in (tmp_path / "runs").glob("run-*"))
+    wait_for(rows_in(tmp_path / "runs", done + 3), second, timeout=300)
+    os.killpg(second.pid, signal.SIGTERM)  # a scheduler's signal reaches every process of the job
+    output = finish(second, code=130)
+    assert "Going on from the last checkpoint" in output
+    assert "epoch 1/200" not in output
+    assert re.search(r"SIGTERM: saving a checkpoint.*\nStopped; epoch \d+", output)
+
+    output = finish(command(*arguments))
+    assert "epoch 200/200" in output
     # The one worker of the command had all cores.
     train(TrainConfig(**settings), LocalSession(tmp_path / "whole", threads=os.cpu_count() or 1))
-    resumed = torch.load(tmp_path / "out.weights", weights_only=True)
-    whole = torch.load(tmp_path / "whole" / WEIGHTS_FILE, weights_only=True)
-    for name in whole:
-        assert torch.equal(whole[name], resumed[name]), name
-    assert "finished already" in finish(command(*arguments))
+    (folder,) = (tmp_path / "runs").glob("run-*")
+    assert differences(folder, tmp_path / "whole") == []
+    assert (tmp_path / "out.weights").read_bytes() == (folder / WEIGHTS_FILE).read_bytes()
 
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_two_workers_follow_the_loss_of_one(tmp_path: Path, command: Start, small: dict[str, Any]) -> None:
+def test_two_workers_of_which_one_is_stopped_follow_the_loss_of_one(
+    tmp_path: Path, command: Start, small: dict[str, Any]
+) -> None:
     # sgd: adam divides by the size of a gradient and so blows up the rounding of tiny ones.
-    settings = {**small, "dropout": 0.0, "cell_type": "gru", "time_steps": 1, "optimizer": "sgd"}
+    changes = {"dropout": 0.0, "cell_type": "gru", "time_steps": 1, "optimizer": "sgd", "epochs": 60}
+    settings = {**small, **changes}
     path = write(tmp_path / "run.json", settings)
-    finish(command("run_train.py", path, "--workers", 2, "--storage", tmp_path / "runs"))
+    arguments = ("run_train.py", path, "--workers", 2, "--storage", tmp_path / "runs")
+    first = command(*arguments)
+    wait_for(rows_in(tmp_path / "runs", 1), first, timeout=300)
+    workers = subprocess.run(
+        ["pgrep", "-g", str(first.pid), "-f", "RayTrainWorker"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    os.kill(int(workers[-1]), signal.SIGUSR1)
+    output = finish(first, code=130)
+    assert "Stopped; epoch" in output
+    assert "already" in finish(command(*arguments)) + finish(command(*arguments))
     (folder,) = (tmp_path / "runs").glob("run-*")
     session = LocalSession(tmp_path / "one")
     train(TrainConfig(**settings), session)
-    for two, one in zip(read_rows(folder), session.reports, strict=True):
+    for two, one in list(zip(read_rows(folder), session.reports, strict=True))[:3]:
         assert two["train_loss"] == pytest.approx(one["train_loss"], rel=1e-4)
         assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-4)
         assert two["val_acc"] == pytest.approx(one["val_acc"], abs=0.01)
-    about = json.loads((folder / "model.weights.json").read_text())
-    assert about["metrics"]["epoch"] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
+    tmp_path: Path, command: Start, small: dict[str, Any]
+) -> None:
+    bad = {**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}
+    configs = [
+        write(tmp_path / "diverging.json", bad),
+        write(tmp_path / "good.json", {**small, "epochs": 1}),
+    ]
+    arguments = ("run_train.py", *configs, "--storage", tmp_path / "runs", "--out", f"{tmp_path}/weights/")
+    output = finish(command(*arguments), code=1)
+    assert re.search(r"diverged in epoch 1: \w+", output)
+    assert "1 of 2 configs done; failed: " in output
+    assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["good.weights"]
+    about = json.loads((tmp_path / "weights" / "good.weights.json").read_text())
+    assert about["metrics"]["epoch"] == 1
+    assert torch.load(tmp_path / "weights" / "good.weights", weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(tmp_path: Path, command: Start) -> None:
+    template = ROOT / "configs" / "template.yaml"
+    arguments = ("run_train.py", template, "--storage", tmp_path, "--name", "first")
+    assert "epoch 3/3" in finish(command(*arguments, "--set", "epochs=3"))
+    output = finish(command(*arguments), code=2)
+    assert re.search(r"first holds a run with other settings \(epochs: 3 -> \d+\).*--fresh.*--force", output)
+    process = command(*arguments, "--fresh")
+    wait_for(
+        lambda: len(read_rows(tmp_path / "first")) >= 1 and (tmp_path / "first/checkpoints").exists(), process
+    )
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    finish(process, code=130, timeout=30)
+    kill(process)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +134,11 @@ def test_two_workers_follow_the_loss_of_one(tmp_path: Path, command: Start, smal
         ({"filters": [4, 8, 8], "pools": None}, [], "give pools too"),
         ({"image_size": 8, "first_kernel": 7}, [], "too small"),
         ({}, ["--resume"], "no checkpoint to resume from"),
-        ({}, ["--out", "/nowhere/x.weights"], "--out: no folder /nowhere"),
+        ({}, ["--out", "/nowhere/deep/x.weights"], "--out: no folder /nowhere/deep"),
+        ({}, ["--out", "/proc/x.weights"], "--out: /proc cannot be written"),
+        ({}, ["--storage", "/proc/runs"], "--storage: /proc cannot be written"),
+        ({}, ["--init", "/nowhere.weights"], "init: /nowhere.weights: no such file"),
+        ({}, ["--name", "a/b"], "--name: must be the name of a folder"),
     ],
 )
 def test_wrong_input_ends_with_2_and_names_it(
@@ -88,8 +149,6 @@ def test_wrong_input_ends_with_2_and_names_it(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     import run_train
 
     path = write(tmp_path / "run.json", {**small, **change})

@@ -7,6 +7,8 @@ import os
 
 import ray
 
+from trainable import signals
+
 # Ray's own lines about itself would drown the project's; what goes wrong still comes through.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # says that tokens are in use
@@ -24,12 +26,13 @@ def connect(*, dashboard: bool) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False, logging_level=logging.WARNING)
     else:
-        ray.init(
-            address="local",
-            include_dashboard=dashboard,
-            log_to_driver=False,
-            logging_level=logging.WARNING,
-        )
+        with signals.held_back():
+            ray.init(
+                address="local",
+                include_dashboard=dashboard,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
 
 
 def capacity() -> tuple[int, int]:

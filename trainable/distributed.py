@@ -1,7 +1,8 @@
-"""Session over Ray Train: a TorchTrainer with one process per worker and DistributedDataParallel."""
+"""Session over Ray Train: a TorchTrainer with one process per worker and one exchange per step."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +14,12 @@ import torch
 import torch.distributed as dist
 from ray.train import FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchConfig, TorchTrainer
-from torch import Tensor, nn
+from torch import Tensor
 
+from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
+from trainable.session import Interrupted
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -46,11 +49,7 @@ class TrainSession:
         self.device = ray.train.torch.get_device()
         self.folder = folder
         self.threads = threads
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model in DistributedDataParallel, where there is more than one worker."""
-        # Unused parameters are normal here: with one time step a cell's recurrent weights see no gradient.
-        return ray.train.torch.prepare_model(model, parallel_strategy_kwargs={"find_unused_parameters": True})
+        self._stop = signals.StopWatch(folder)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
@@ -65,14 +64,39 @@ class TrainSession:
             dist.all_gather_object(values, value)
         return values
 
+    def stop_requested(self) -> bool:
+        """Whether this worker got a signal, or the command that started it."""
+        return self._stop.requested()
+
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand the metrics to Ray Train; all workers pass here together."""
         ray.train.report(metrics)
 
 
+class _Backend(TorchConfig().backend_cls):  # type: ignore[misc]
+    """Ray's set-up of torch.distributed; then the workers listen to signals."""
+
+    def on_training_start(self, worker_group: Any, backend_config: Any) -> None:
+        """Runs in the workers' main threads, the only ones that may; training runs in another."""
+        super().on_training_start(worker_group, backend_config)
+        worker_group.execute(signals.install)
+
+
+@dataclass
+class _Config(TorchConfig):
+    """TorchConfig with workers that listen to signals."""
+
+    @property
+    def backend_cls(self) -> type:
+        """What sets the workers up."""
+        return _Backend
+
+
 def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
-    train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+    # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
+    with contextlib.suppress(Interrupted):
+        train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
 
 
 def fit(
@@ -113,9 +137,7 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources
         ),
-        torch_config=TorchConfig(
-            backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"
-        ),
+        torch_config=_Config(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
         run_config=RunConfig(
             name=folder.name,
             storage_path=str(folder.parent),

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import math
-import platform
 import random
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from data import BatchLoader, Data, open_data
-from models import build_model
-from trainable import checkpoint
+from data import Data, open_data
+from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
-from trainable.metrics import DIVERGED, EPOCH, FINISHED, VAL_ACC
-from trainable.optim import build_optimizer, clip_gradients
-from trainable.schedules import build_schedule
-from trainable.session import Session
+from trainable.divergence import Verdict, Watch
+from trainable.memory import peak_gib, reset_peak
+from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, OBJECTIVES, VAL_ACC, VAL_ACC_2T
+from trainable.mixing import Mixing
+from trainable.progress import StepReporter
+from trainable.session import Interrupted, Session
+from trainable.state import RunState
+from trainable.step import TrainingStep
 from trainable.tracking import Tracker
+from trainable.validation import Validation, validate
+from trainable.weights import export_weights
 
 WEIGHTS_FILE = "model.weights"
 
@@ -30,189 +34,247 @@ WEIGHTS_FILE = "model.weights"
 def train(config: TrainConfig, session: Session) -> None:
     """Train one configuration to its end, from its newest checkpoint where there is one.
 
-    Reports once per epoch. Everything a killed process would miss is on disk before the report:
-    checkpoint, result row and, after the last epoch, the final weights.
+    Reports once per epoch, when its result row is on disk; after the last epoch the final weights and the
+    last checkpoint are there too. Checkpoints before are written while training goes on.
+
+    Raises:
+        Interrupted: the session was asked to stop; a checkpoint of the last step is on disk.
+        TooLarge: not even one image at a time fits into memory.
+        StorageError: a file cannot be written.
     """
     torch.set_num_threads(session.threads)
     _seed(config.seed)
     data = open_data(
-        config.dataset,
-        dataset_path=config.dataset_path,
-        dataset_val_path=config.dataset_val_path,
+        **config.data_source(),
         batch_size=config.batch_size,
-        image_size=config.image_size,
         seed=config.seed,
         rank=session.rank,
         world_size=session.world_size,
         loader_threads=session.threads,
+        device=session.device,
     )
-    run = _Run(config, session, data)
-    if run.history and (FINISHED in run.history[-1] or DIVERGED in run.history[-1]):
-        session.report(run.history[-1])  # killed between its last checkpoint and its last report
-        return
+    store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
     with contextlib.ExitStack() as stack:
         tracker = None
         if session.rank == 0:
+            stack.enter_context(store)
+        run = _Run(config, session, data, store)
+        if session.rank == 0:
+            about = config.model_dump(mode="json")
             tracker = stack.enter_context(
-                Tracker(session.folder, run.history, config.model_dump(mode="json"))
+                Tracker(session.folder, run.state.history, about, wandb=config.logs_to_wandb)
             )
-        for index in range(len(run.history), config.max_epochs):
-            row = run.epoch(index)
-            ended = FINISHED in row or DIVERGED in row
-            if ended or (index + 1) % config.checkpoint_interval == 0:
-                run.save()
+        if run.ended:  # killed between its last checkpoint and its last report
+            run.export()
+            session.report(run.state.history[-1])
+        while not run.ended:
+            row = run.epoch()
             if tracker:
                 tracker.log(row)
+            run.export()
             session.report(row)
-            if ended:
-                return
 
 
 class _Run:
-    """What one run carries from epoch to epoch, and out of a checkpoint into the next process."""
+    """A run in this process: its state, its data, and what is done with them."""
 
-    def __init__(self, config: TrainConfig, session: Session, data: Data) -> None:
+    def __init__(self, config: TrainConfig, session: Session, data: Data, store: CheckpointStore) -> None:
         self.config, self.session, self.data = config, session, data
-        self.network = build_model(config, data.info.num_classes).to(session.device)
-        self.model = session.wrap(self.network)
-        self.optimizer = build_optimizer(self.network, config)
-        self.schedule = build_schedule(self.optimizer, config)
-        self.history: list[dict[str, Any]] = []
-        self.store = checkpoint.CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
+        self.state = RunState(config, session, data)
+        self.step = TrainingStep(self.state)
+        self.mixing = Mixing(config, data.info.num_classes)
+        self.watch = Watch(session.device)
+        self.store = store
+        self.progress = StepReporter(session.folder) if session.rank == 0 else None
         # Weights are equal on all workers; what each of them draws from here on is its own.
         _seed(config.seed + 1 + session.rank)
-        self._restore()
+        if not self._restore() and config.batch_max == "auto":
+            self.step.probe(data.info.image_size)
 
-    def epoch(self, index: int) -> dict[str, Any]:
-        """Train and validate once; append and return the metrics of the epoch."""
+    @property
+    def ended(self) -> bool:
+        """Whether the run's last epoch is done, or it diverged."""
+        return bool(self.state.history) and not self.state.history[-1].keys().isdisjoint((FINISHED, DIVERGED))
+
+    def epoch(self) -> dict[str, Any]:
+        """Train for what is left of the epoch, validate, save where it is due; returns the row."""
+        state, config = self.state, self.config
+        reset_peak(self.session.device)
+        diverged = self._train()
         started = time.perf_counter()
-        learning_rate = self.optimizer.param_groups[0]["lr"]
-        train_loss, train_acc, images = self._train_epoch(index)
-        seconds = time.perf_counter() - started
-        val_loss, val_acc, _ = self._validate()
-        self.schedule.step()
-        row: dict[str, Any] = {
-            EPOCH: index + 1,
-            "train_loss": train_loss,
-            "train_acc": train_acc,
-            "val_loss": val_loss,
-            VAL_ACC: val_acc,
-            "learning_rate": learning_rate,
-            "images_per_second": images / seconds,
-            "seconds": time.perf_counter() - started,
+        row: dict[str, Any] = {EPOCH: state.epoch + 1, **self._training_metrics()}
+        validation = Validation(math.nan, math.nan, math.nan, [])
+        if diverged is None:
+            validation = validate(state, self.data.validation, interrupt=self._stop_between_batches)
+            if not math.isfinite(row["train_loss"]) or not math.isfinite(validation.loss):
+                diverged = Verdict(state.steps, "nan_loss", False)
+        row |= {
+            "val_loss": validation.loss,
+            VAL_ACC: validation.acc,
+            "val_acc5": validation.acc5,
+            "val_acc_t": validation.acc_t,
         }
-        self.history.append(row)
-        if not math.isfinite(train_loss) or not math.isfinite(val_loss):
-            row[DIVERGED] = "nan_loss"
-        elif index + 1 == self.config.max_epochs or self._stopped_improving():
+        finished = diverged is None and (
+            state.epoch + 1 == config.max_epochs or self._stopped_improving(validation.loss)
+        )
+        if diverged is None and (config.val_2t == "always" or (finished and config.val_2t == "end")):
+            twice = validate(state, self.data.validation, time_steps=2 * config.time_steps)
+            row[VAL_ACC_2T] = twice.acc
+        row["peak_memory_gib"] = max(self.session.gather(peak_gib(self.session.device)))
+        row["micro_batch"] = min(self.session.gather(state.micro_batch.size))
+        notes = [note for worker in self.session.gather(state.micro_batch.notes) for note in worker]
+        state.micro_batch.notes = []
+        if notes:
+            row[NOTES] = notes
+        row["seconds"] = state.sums.seconds + time.perf_counter() - started
+        if diverged is not None:
+            row |= {DIVERGED: diverged.cause, DIVERGED_STEP: diverged.step}
+        elif finished:
             row[FINISHED] = True
+        state.end_epoch(row)
+        if self.ended or self._is_best() or state.epoch % config.checkpoint_interval == 0:
+            self._save()
         return row
 
-    def _train_epoch(self, index: int) -> tuple[float, float, float]:
-        """One pass over the training data; mean loss (nats), accuracy (fraction), images seen."""
-        self.model.train()
-        totals = torch.zeros(3, dtype=torch.float64, device=self.session.device)  # loss, correct, images
-        for images, labels in self.data.train.epoch(index):
-            chunk = self.config.micro_batch(len(labels))
-            for start in range(0, len(labels), chunk):
-                last = start + chunk >= len(labels)
-                # Workers average their gradients once per optimizer step, with the last micro-batch.
-                synchronized = contextlib.nullcontext() if last else _no_sync(self.model)
-                with synchronized:
-                    loss = self._forward(
-                        images[start : start + chunk], labels[start : start + chunk], totals, self.model
-                    )
-                    (loss / len(labels)).backward()
-            clip_gradients(self.network.parameters(), self.config)
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-        return self._means(totals)
+    def _is_best(self) -> bool:
+        """Whether the run stands at the end of its best epoch so far; the earliest of equals is the best."""
+        if self.state.step or not self.state.history:
+            return False
+        metric = self.config.best_metric
+        sign = 1.0 if OBJECTIVES[metric] == "max" else -1.0
+        *before, last = (sign * row[metric] for row in self.state.history)
+        return math.isfinite(last) and all(score < last for score in before)
 
-    @torch.inference_mode()
-    def _validate(self) -> tuple[float, float, float]:
-        """One pass over the validation data, every image once over all workers."""
-        self.network.eval()
-        totals = torch.zeros(3, dtype=torch.float64, device=self.session.device)
-        loader: BatchLoader = self.data.validation
-        for images, labels in loader.epoch(0):
-            chunk = self.config.micro_batch(len(labels))
-            for start in range(0, len(labels), chunk):
-                self._forward(
-                    images[start : start + chunk], labels[start : start + chunk], totals, self.network
+    def _train(self) -> Verdict | None:
+        """Train to the end of the epoch; returns how it diverged, if it did."""
+        state, every = self.state, self.config.checkpoint_every_steps
+        device = self.session.device
+        state.network.train()
+        batches = self.data.train.epoch(state.epoch, start_batch=state.step)
+        # Left early, the loader stops its thread.
+        with contextlib.closing(_Timed(batches, state)) as timed:
+            for images, labels in timed:
+                images, targets = self.mixing(
+                    images.to(device, non_blocking=True),
+                    labels.to(device, non_blocking=True),
+                    state.epoch,
+                    state.step,
                 )
-        return self._means(totals)
+                flags = self.step(images, targets, self.session.stop_requested())
+                verdict = self.watch.push(state.steps, flags)
+                if self.progress:
+                    self.progress.step(state.epoch + 1, state.step, state.steps_per_epoch)
+                due = every is not None and state.steps % every == 0
+                if due:
+                    verdict = verdict or self.watch.flush()
+                if verdict and verdict.cause:
+                    return verdict
+                if due or verdict:
+                    timed.pause()
+                    self._save()
+                if verdict:
+                    self._stop()
+            verdict = self.watch.flush()
+        if verdict and verdict.cause is None:
+            self._save()
+            self._stop()
+        return verdict
 
-    def _forward(self, images: Tensor, labels: Tensor, totals: Tensor, model: nn.Module) -> Tensor:
-        """Summed loss of one micro-batch; its sums are added to `totals` without waiting for the device."""
-        images = images.to(self.session.device, non_blocking=True)
-        labels = labels.to(self.session.device, non_blocking=True)
-        logits = model(images)
-        loss = F.cross_entropy(logits, labels, reduction="sum")
-        with torch.no_grad():
-            totals[0] += loss.detach()
-            totals[1] += (logits.argmax(1) == labels).sum()
-            totals[2] += len(labels)
-        return loss
+    def _training_metrics(self) -> dict[str, Any]:
+        """Means over the epoch's training part, and what it cost; all workers together."""
+        state = self.state
+        seconds, wait = state.sums.seconds, state.sums.wait_seconds
+        loss, right, five, images = self.session.sum(state.sums.counts.clone()).tolist()
+        before = state.history[-1]["image_steps"] if state.history else 0
+        return {
+            "train_loss": loss / images,
+            "train_acc": right / images,
+            "train_acc5": five / images,
+            "learning_rate": state.optimizer.param_groups[0]["lr"],
+            "images_per_second": images / seconds,
+            "seconds_per_image": seconds / images,
+            "wait_seconds": max(self.session.gather(wait)),
+            "image_steps": before + int(images) * self.config.time_steps,
+            "parameters": sum(p.numel() for p in state.network.parameters()),
+        }
 
-    def _means(self, totals: Tensor) -> tuple[float, float, float]:
-        loss, correct, images = self.session.sum(totals).tolist()
-        return loss / images, correct / images, images
-
-    def _stopped_improving(self) -> bool:
+    def _stopped_improving(self, val_loss: float) -> bool:
         """Whether `early-stop` ends the run: validation loss has not fallen for `patience` epochs."""
         if self.config.epochs != "early-stop":
             return False
         best, best_epoch = math.inf, 0
-        for row in self.history:
-            if row["val_loss"] < best - self.config.early_stop_min_delta:
-                best, best_epoch = row["val_loss"], row[EPOCH]
-        return bool(self.history[-1][EPOCH] - best_epoch >= self.config.early_stop_patience)
+        losses = [row["val_loss"] for row in self.state.history] + [val_loss]
+        for epoch, loss in enumerate(losses, start=1):
+            if loss < best - self.config.early_stop_min_delta:
+                best, best_epoch = loss, epoch
+        return len(losses) - best_epoch >= self.config.early_stop_patience
 
-    def save(self) -> None:
-        """Write the checkpoint of the epochs done, and the final weights if the run has ended."""
-        states = self.session.gather(checkpoint.random_states())
-        if self.session.rank != 0:
-            return
-        about = {
-            "config": self.config.model_dump(mode="json"),
-            "preprocessing": self.data.preprocessing.to_dict(),
-            "class_names": list(self.data.info.class_names),
-            "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
-        }
-        last = self.history[-1]
-        if FINISHED in last:
-            weights = {name: value.cpu() for name, value in self.network.state_dict().items()}
-            checkpoint.export_weights(self.session.folder / WEIGHTS_FILE, weights, {**about, "metrics": last})
-        content = {
-            "model": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-            "history": self.history,
-            "random_states": states,
-            **about,
-        }
-        self.store.save(last[EPOCH], content)
+    def export(self) -> None:
+        """Write the weights of a run that finished."""
+        state = self.state
+        if self.session.rank == 0 and state.history and FINISHED in state.history[-1]:
+            about = {**state.about, "metrics": state.history[-1]}
+            self.store.wait()
+            export_weights(self.session.folder / WEIGHTS_FILE, state.weights(), about)
 
-    def _restore(self) -> None:
+    def _stop_between_batches(self) -> None:
+        """Stop in the midst of validation: the run then stands at the end of the epoch's training."""
+        asked = torch.full((1,), float(self.session.stop_requested()), device=self.session.device)
+        if self.session.sum(asked).item():
+            self._save()
+            self._stop()
+
+    def _stop(self) -> None:
+        self.store.wait()
+        raise Interrupted(f"stopped after step {self.state.step} of epoch {self.state.epoch + 1}")
+
+    def _save(self) -> None:
+        content = self.state.content()
+        if self.session.rank == 0:
+            self.store.save(self.state.position, content, best=self._is_best())
+
+    def _restore(self) -> bool:
+        """Go on from the newest checkpoint; False where there is none."""
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
         content = self.store.load_latest() if self.session.rank == 0 else None
-        epoch = self.session.gather(content["history"][-1][EPOCH] if content else 0)[0]
-        if epoch == 0:
-            return
-        if content is None:
-            content = self.store.load(epoch)
-        self.network.load_state_dict(content["model"])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
-        self.history = content["history"]
-        states = content["random_states"]
-        if self.session.rank < len(states):
-            checkpoint.restore_random_states(states[self.session.rank])
+        position = self.session.gather(tuple(content["position"]) if content else None)[0]
+        self.state.micro_batch.notes += self.store.notes
+        if position is None:
+            if self.config.init is not None:
+                self.state.start_from(self.config.init)
+            return False
+        self.state.restore(self.store.load(position) if content is None else content)
+        return True
 
 
-def _no_sync(model: nn.Module) -> contextlib.AbstractContextManager[None]:
-    no_sync = getattr(model, "no_sync", contextlib.nullcontext)  # DistributedDataParallel has it
-    return no_sync()
+class _Timed:
+    """Iterates over batches; adds to the epoch's sums how long it took and how long it waited for data."""
+
+    def __init__(self, batches: Iterator[tuple[Tensor, Tensor]], state: RunState) -> None:
+        self._batches, self._sums = batches, state.sums
+        self._since = time.perf_counter()
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            asked = time.perf_counter()
+            batch = next(self._batches, None)
+            self._sums.wait_seconds += time.perf_counter() - asked
+            if batch is None:
+                return
+            yield batch
+
+    def pause(self) -> None:
+        """Bring the sums up to date."""
+        now = time.perf_counter()
+        self._sums.seconds += now - self._since
+        self._since = now
+
+    def close(self) -> None:
+        """Stop the loader's thread."""
+        self.pause()
+        close = getattr(self._batches, "close", None)
+        if close:
+            close()
 
 
 def _seed(seed: int) -> None:

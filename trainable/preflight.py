@@ -8,10 +8,11 @@ from data import DataError, DataInfo, check_data
 from models import build_model
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError
+from trainable.weights import WeightsError, check_fit, read_weights
 
 
 def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
-    """Check data files, batch and network of a configuration; prepare the sample data on first use.
+    """Check data, batch, network and initial weights; the sample data are prepared on first use.
 
     Args:
         config: What is to be trained.
@@ -22,12 +23,7 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         ConfigError: one line per problem.
     """
     try:
-        info = check_data(
-            config.dataset,
-            dataset_path=config.dataset_path,
-            dataset_val_path=config.dataset_val_path,
-            image_size=config.image_size,
-        )
+        info = check_data(**config.data_source())
     except DataError as error:
         raise ConfigError(f"{source}: {line}" for line in str(error).splitlines()) from None
     problems = []
@@ -42,7 +38,12 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         # size shows here in milliseconds.
         with torch.device("meta"), torch.no_grad():
             model = build_model(config, info.num_classes).eval()
-            model(torch.empty(1, 3, info.image_size, info.image_size), time_steps=1)
+            for size in {info.image_size, config.first_size or info.image_size}:
+                model(torch.empty(1, 3, size, size), time_steps=1)
+        if config.init is not None:
+            check_fit(model, read_weights(config.init), config.init)
+    except WeightsError as error:
+        problems.append(f"init: {error}")
     except ValueError as error:
         problems.append(str(error))
     if problems:

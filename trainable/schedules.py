@@ -1,21 +1,75 @@
-"""Learning rate over epochs."""
+"""Learning rate over the steps of a run: functions of the step alone, so that nothing is lost on resume."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, StepLR
+from typing import NamedTuple
 
 from trainable.config import TrainConfig
 
-SCHEDULES: dict[str, Callable[[Optimizer, TrainConfig], LRScheduler]] = {
-    "none": lambda optimizer, _: LambdaLR(optimizer, lambda _epoch: 1.0),
-    "step": lambda optimizer, c: StepLR(optimizer, step_size=c.lr_step or 1, gamma=0.1),
-    "cosine": lambda optimizer, c: CosineAnnealingLR(optimizer, T_max=c.max_epochs),
+
+class When(NamedTuple):
+    """A step of a run, and how long the parts of the run are, all counted in optimizer steps."""
+
+    step: int
+    """Steps done before this one."""
+
+    warmup: int
+    total: int
+    per_epoch: int
+
+    @property
+    def progress(self) -> float:
+        """0 during the warm-up, then up to 1 after the last step."""
+        return max(0, self.step - self.warmup) / max(1, self.total - self.warmup)
+
+
+def _none(when: When, config: TrainConfig) -> float:
+    return 1.0
+
+
+def _step(when: When, config: TrainConfig) -> float:
+    # Epochs count from the start of the run, warm-up included, as in the original.
+    return float(0.1 ** (when.step // when.per_epoch // (config.lr_step or 1)))
+
+
+def _cosine(when: When, config: TrainConfig) -> float:
+    return 0.5 * (1.0 + math.cos(math.pi * when.progress))
+
+
+def _linear(when: When, config: TrainConfig) -> float:
+    return 1.0 - when.progress
+
+
+def _onecycle(when: When, config: TrainConfig) -> float:
+    """Smith and Topin 2017 (arXiv:1708.07120) with the numbers of torch's OneCycleLR, momentum left alone."""
+    peak = (when.warmup or 0.3 * when.total) - 1.0
+    if when.step <= peak:
+        return _between(1 / 25, 1.0, when.step / peak if peak > 0 else 1.0)
+    return _between(1.0, 1 / 25e4, (when.step - peak) / (when.total - 1 - peak))
+
+
+def _between(start: float, end: float, progress: float) -> float:
+    """Half a cosine from `start` to `end`."""
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+SCHEDULES: dict[str, Callable[[When, TrainConfig], float]] = {
+    "none": _none,
+    "step": _step,
+    "cosine": _cosine,
+    "linear": _linear,
+    "onecycle": _onecycle,
 }
 
 
-def build_schedule(optimizer: Optimizer, config: TrainConfig) -> LRScheduler:
-    """The schedule `config.lr_scheduler`, to be stepped once after every epoch."""
-    return SCHEDULES[config.lr_scheduler](optimizer, config)
+def learning_rate(config: TrainConfig, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of an optimizer step, `step` steps having been done before it.
+
+    During warm-up step s of W has (s + 1) / W of what it would have; `onecycle` has a warm-up of its own.
+    """
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    when = When(step, warmup, config.max_epochs * steps_per_epoch, steps_per_epoch)
+    rate = config.learning_rate * SCHEDULES[config.lr_scheduler](when, config)
+    return rate * (step + 1) / warmup if step < warmup and config.lr_scheduler != "onecycle" else rate

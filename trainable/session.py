@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+
+class Interrupted(Exception):
+    """The run was asked to stop and did: a checkpoint of the last step is on disk, the same call resumes."""
 
 
 class Session(Protocol):
@@ -27,16 +31,17 @@ class Session(Protocol):
     folder: Path
     """Folder of the run: checkpoints, weights, metrics. All workers see the same."""
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """Return the model whose backward pass averages gradients over the workers."""
-        ...
-
     def sum(self, values: Tensor) -> Tensor:
-        """Return the sum of `values` over the workers."""
+        """Sum `values` over the workers, in place, and return them."""
         ...
 
     def gather(self, value: Any) -> list[Any]:
         """Return every worker's `value` (plain data), by rank."""
+        ...
+
+    def stop_requested(self) -> bool:
+        """Whether this worker was asked to stop soon (a signal, a time limit). Asked after every step, so
+        it must be cheap; the loop agrees with the other workers itself."""
         ...
 
     def report(self, metrics: dict[str, Any]) -> None:
@@ -63,10 +68,6 @@ class LocalSession:
         self.device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.reports: list[dict[str, Any]] = []
 
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model itself: there is nobody to average with."""
-        return model
-
     def sum(self, values: Tensor) -> Tensor:
         """The values themselves."""
         return values
@@ -74,6 +75,10 @@ class LocalSession:
     def gather(self, value: Any) -> list[Any]:
         """The one value."""
         return [value]
+
+    def stop_requested(self) -> bool:
+        """Nobody asks."""
+        return False
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Keep the metrics in `reports`."""

@@ -2,145 +2,116 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
-import shutil
 import sys
-import threading
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
 
-import filelock
-from ray.train import TrainingFailedError
-from typing_extensions import Self
-
-from trainable import atomic, cluster
+from trainable import atomic, cluster, signals, weights_and_biases
+from trainable.atomic import StorageError
+from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError
 from trainable.distributed import Workers, fit
+from trainable.failure import explain
 from trainable.loop import WEIGHTS_FILE
-from trainable.metrics import DIVERGED, EPOCH, FINISHED, VAL_ACC, epoch_line
+from trainable.metrics import DIVERGED, EPOCH, FINISHED, VAL_ACC
+from trainable.progress import EpochLines
+from trainable.run_folder import CHECKPOINTS, claimed
 from trainable.tracking import read_rows
+from trainable.weights import described
+
+
+class Stopped(Exception):
+    """The run was asked to stop; its state is on the disk. The message says how to go on."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration and the folder of its checkpoints, metrics and weights."""
+    """One configuration, the folder of its checkpoints, metrics and weights, and where its weights go."""
 
     config: TrainConfig
     """What is trained."""
 
+    source: str
+    """File the configuration came from."""
+
     folder: Path
     """Where everything about it lies."""
 
-    @classmethod
-    def of(cls, config: TrainConfig, source: Path, storage: Path) -> Self:
-        """The run of `config`, read from `source`: its folder's name holds a hash of every setting.
+    out: Path | None = None
+    """Where the final weights are copied to, and their description beside them."""
 
-        So the same command finds its run again, and a changed setting is a new run, never a continued one.
-        """
-        digest = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:8]
-        return cls(config, storage / f"{source.stem}-{digest}")
-
-    @property
-    def has_checkpoint(self) -> bool:
-        """Whether there is something to continue from."""
-        return any(self.folder.glob("checkpoints/epoch_*.json"))
-
-    def train(self, *, workers: int, out: str | None, fresh: bool) -> int:
+    def train(self, *, workers: int, fresh: bool) -> int:
         """Train to the end and write the weights to `out`; returns the exit code, 0 or 1.
 
         Raises:
-            ConfigError: another process trains the same run.
+            ConfigError: another process trains the same run, or the workers don't fit the cluster.
+            Stopped: a signal asked for it.
         """
-        if (fresh or not self.config.do_reload) and self.folder.exists():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / ".lock")
         try:
-            lock.acquire(blocking=False)  # the operating system frees it when the process dies
-        except filelock.Timeout:
-            raise ConfigError([f"{self.folder}: another process trains this run"]) from None
-        with lock:
-            print(f"Run folder: {self.folder}")
-            if (self.folder / WEIGHTS_FILE).exists():
-                print("This run is finished already; --fresh trains it again.")
-            else:
-                error = self._fit(workers)
-                if error:
-                    print(error, file=sys.stderr)
-                    return 1
-            last = read_rows(self.folder)[-1]
-            if out:
-                for suffix in (".json", ""):
-                    source = self.folder / f"{WEIGHTS_FILE}{suffix}"
-                    atomic.write_bytes(f"{out}{suffix}", source.read_bytes())
-            print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {out or self.folder / WEIGHTS_FILE}")
-            return 0
+            with claimed(self.config, self.folder, fresh=fresh or not self.config.do_reload):
+                print(f"Run folder: {self.folder}", flush=True)
+                if (self.folder / WEIGHTS_FILE).exists():
+                    print("This run is finished already; --fresh trains it again.")
+                else:
+                    problem = self._fit(workers)
+                    if problem:
+                        print(problem, file=sys.stderr)
+                        return 1
+                return self._deliver()
+        except StorageError as error:
+            print(error, file=sys.stderr)
+            return 1
+
+    def _deliver(self) -> int:
+        weights = self.folder / WEIGHTS_FILE
+        if self.out is not None:
+            for source, target in ((described(weights), described(self.out)), (weights, self.out)):
+                atomic.write_bytes(target, source.read_bytes())
+        last = read_rows(self.folder)[-1]
+        print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {self.out or weights}", flush=True)
+        return 0
 
     def _fit(self, workers: int) -> str | None:
         """Train; returns what went wrong, or None."""
+        (self.folder / signals.STOP_FILE).unlink(missing_ok=True)
+        if self.config.logs_to_wandb and (why := weights_and_biases.unavailable()):
+            print(why, flush=True)
         cluster.connect(dashboard=False)
         cpus, gpus = cluster.capacity()
         if workers > cpus:
             raise ConfigError([f"--workers: must not exceed the cluster's {cpus} CPUs, got {workers}"])
         plan = Workers(workers, cpus=cpus // workers, gpus=1 if gpus >= workers else 0)
-        with _EpochLines(self.folder, self.config):
+        position = self._position()
+        if position:
+            print(f"Going on from the last checkpoint: {position}.", flush=True)
+        failure: Exception | None = None
+        with EpochLines(self.folder, self.config.epochs):
             try:
-                fit(self.config, self.folder, plan)
-            except TrainingFailedError as error:
-                return f"{self.folder}: training failed: {error}"
+                signals.run_stoppable(lambda: fit(self.config, self.folder, plan), self._ask_to_stop)
+            except Exception as error:
+                failure = error
         rows = read_rows(self.folder)
         if rows and DIVERGED in rows[-1]:
             return f"{self.folder}: diverged in epoch {rows[-1][EPOCH]}: {rows[-1][DIVERGED]}"
-        if not rows or FINISHED not in rows[-1]:
-            raise KeyboardInterrupt  # Ray ends an interrupted run as if it were done
-        return None
+        finished = bool(rows) and FINISHED in rows[-1]
+        # Without a failure and unfinished: the signal reached a worker, and the command never saw it.
+        if not finished and (failure is None or (self.folder / signals.STOP_FILE).exists()):
+            where = self._position()
+            raise Stopped(
+                f"Stopped; {where or 'no epoch'} is kept in {self.folder}. The same command goes on."
+            )
+        return explain(failure, self.folder) if failure else None
 
+    def _ask_to_stop(self, signal_name: str) -> None:
+        atomic.write_text(self.folder / signals.STOP_FILE, signal_name)
+        print(
+            f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once.", file=sys.stderr, flush=True
+        )
 
-class _EpochLines:
-    """Prints a line per epoch while the run's result file grows.
-
-    The workers' own output may come from other machines and through Ray's log files; the result file is
-    in the run's folder, which all see.
-    """
-
-    def __init__(self, folder: Path, config: TrainConfig) -> None:
-        self._folder, self._config = folder, config
-        self._printed = 0
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Self:
-        rows = read_rows(self._folder)
-        if rows:
-            print(f"{len(rows)} epochs were done before; going on from the last checkpoint.")
-            self._printed = int(rows[-1][EPOCH])
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.2):
-            self._print_new()
-        self._print_new()
-
-    def _print_new(self) -> None:
-        best, best_epoch = -math.inf, 0
-        for row in read_rows(self._folder):
-            best, best_epoch = max((best, best_epoch), (_accuracy(row), row[EPOCH]), key=lambda pair: pair[0])
-            if row[EPOCH] > self._printed:
-                print(epoch_line(row, self._config.epochs, best, best_epoch), flush=True)
-                self._printed = row[EPOCH]
-
-
-def _accuracy(row: dict[str, Any]) -> float:
-    value = float(row[VAL_ACC])
-    return value if math.isfinite(value) else -math.inf
+    def _position(self) -> str:
+        positions = CheckpointStore(self.folder / CHECKPOINTS).positions()
+        if not positions:
+            return ""
+        epoch, step = positions[0]
+        return f"epoch {epoch}" if step == 0 else f"epoch {epoch} and {step} steps of the next"

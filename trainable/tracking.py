@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -11,8 +12,10 @@ from typing_extensions import Self
 
 from trainable import atomic
 from trainable.metrics import EPOCH
+from trainable.weights_and_biases import WandbLog
 
 RESULT_FILE = "result.json"
+TENSORBOARD_FOLDER = "tensorboard"
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
@@ -37,9 +40,12 @@ class Tracker:
         folder: Folder of the run.
         history: Rows of all epochs before this start, as the checkpoint knows them.
         config: The run's configuration, written beside the rows as params.json.
+        wandb: Whether to log to Weights & Biases too.
     """
 
-    def __init__(self, folder: Path, history: list[dict[str, Any]], config: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, history: list[dict[str, Any]], config: dict[str, Any], *, wandb: bool = False
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter  # takes two seconds; only worker 0 pays
 
         self._path = folder / RESULT_FILE
@@ -47,44 +53,42 @@ class Tracker:
         # Rows after the checkpoint will come again: the checkpoint's own history replaces the file.
         atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
         done = int(history[-1][EPOCH]) if history else 0
-        self._tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=done + 1)
-        self._wandb = None if config.get("wb_suppress", True) else _start_wandb(folder, config)
+        self._tensorboard = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1)
+        self._wandb = WandbLog(folder, config) if wandb else None
 
     def __enter__(self) -> Self:
         return self
 
     def log(self, row: dict[str, Any]) -> None:
-        """Append one epoch's metrics; numbers become TensorBoard scalars at step `epoch`."""
-        with self._path.open("a") as file:
-            file.write(json.dumps(row) + "\n")
-        for name, value in row.items():
-            if name != EPOCH and isinstance(value, int | float) and not isinstance(value, bool):
-                self._tensorboard.add_scalar(name, value, int(row[EPOCH]))
+        """Append one epoch's metrics and bring them to the disk.
+
+        Numbers become curves over epochs; a list of numbers becomes one curve per entry, `name/01` on.
+
+        Raises:
+            StorageError: the row cannot be written.
+        """
+        atomic.append_line(self._path, json.dumps(row))
+        step, values = int(row[EPOCH]), dict(_numbers(row))
+        for name, value in values.items():
+            self._tensorboard.add_scalar(name, value, step)
         self._tensorboard.flush()
         if self._wandb is not None:
-            self._wandb.log(row, step=int(row[EPOCH]))
+            self._wandb.log(values, step)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tensorboard.close()
         if self._wandb is not None:
-            self._wandb.finish(exit_code=0 if kind is None else 1)
+            self._wandb.close(failed=kind is not None)
 
 
-def _start_wandb(folder: Path, config: dict[str, Any]) -> Any:
-    """A Weights & Biases run, continued under the same id after a resume; None without the package."""
-    try:
-        import wandb
-    except ImportError:
-        print("Weights & Biases is off: the package wandb is not installed (pip install wandb)")
-        return None
-    return wandb.init(
-        project="recurrent-vision-search",
-        id=folder.name,
-        resume="allow",
-        dir=str(folder),
-        group=config["wb_group"],
-        name=config["wb_run_name"],
-        config=config,
-    )
+def _numbers(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in row.items():
+        for key, item in (
+            [(f"{name}/{place:02d}", item) for place, item in enumerate(value, start=1)]
+            if isinstance(value, list)
+            else [(name, value)]
+        ):
+            if key != EPOCH and isinstance(item, int | float) and not isinstance(item, bool):
+                yield key, item

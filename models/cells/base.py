@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from models.blocks import require_choice
+from models.convolution import is_small
 from models.normalization import make_norm
 
 State = Tensor | tuple[Tensor, Tensor] | None
@@ -114,13 +116,13 @@ class Cell(nn.Module):
         """The part of a call that needs only x, (N, in, Y, X): one map or a tuple of maps."""
         raise NotImplementedError
 
-    def drives(self, frames: Tensor, steps: int, dead_start: bool) -> list[Any]:
-        """The drives of consecutive frames, (T N, in, Y, X), in as few launches as there are maps.
+    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[Any]:
+        """The drives of consecutive frames, each (N, in, Y, X).
 
         With `dead_start` the first frame meets a state of zeros, and what only acts through the state is
         left out there.
         """
-        return list(self.drive(frames).split(frames.shape[0] // steps))
+        return over_frames(self.drive, frames)
 
     def step(
         self, drive: Any, state: State, t: int, kernels: Any, mask: Tensor | None = None, last: bool = False
@@ -164,6 +166,13 @@ class Cell(nn.Module):
     def first_state(self, drive: Any) -> Tensor | None:
         """initial_state, or None for zeros where a cell knows what its convolutions make of zeros."""
         return None if self.hidden_init == "zero" else self.initial_state(drive)
+
+
+def over_frames(drive: Callable[[Tensor], Tensor], frames: Sequence[Tensor]) -> list[Tensor]:
+    """`drive` of every frame, computed together where the maps are small."""
+    if len(frames) > 1 and (is_small(frames[0]) or frames[0].is_cuda):
+        return list(drive(torch.cat(list(frames))).split(frames[0].shape[0]))
+    return [drive(frame) for frame in frames]
 
 
 def masked(state: Tensor, mask: Tensor | None) -> Tensor:

@@ -1,11 +1,13 @@
 """The convolutional gated recurrent unit."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from models.blocks import get_activation, require_choice
-from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked
-from models.convolution import StateConv, input_conv, stacked_conv, state_conv
+from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked, over_frames
+from models.convolution import StateConv, conv_with, input_conv, stacked, stacked_conv, state_conv
 from models.normalization import normalize
 
 
@@ -47,13 +49,12 @@ class ConvGRUCell(Cell):
         """Wz * x and Wc * x, stacked along channels, and Wr * x."""
         return stacked_conv([self.wz, self.wcan], x), self.wr(x)
 
-    def drives(self, frames: Tensor, steps: int, dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
-        n = frames.shape[0] // steps
-        update = stacked_conv([self.wz, self.wcan], frames).split(n)
-        if not dead_start:
-            return list(zip(update, self.wr(frames).split(n), strict=True))
-        reset = self.wr(frames[n:]).split(n) if steps > 1 else ()
-        return list(zip(update, [None, *reset], strict=True))
+    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
+        shared = stacked([self.wz, self.wcan])
+        written = over_frames(lambda x: conv_with(self.wz, x, *shared), frames)
+        gates: list[Tensor | None] = [None] if dead_start else []
+        gates.extend(over_frames(self.wr, frames[1:] if dead_start else frames))
+        return list(zip(written, gates, strict=True))
 
     def step(
         self,

@@ -136,7 +136,7 @@ class HGRUCircuit(hGRUCell):
             g2, c2 = torch.sigmoid(kernels.u2(h1)), kernels.excitation(h1)
             new = torch.tanh(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
             return self.n[min(t, len(self.n) - 1)] * (g2 * new)
-        shift = self.bn[1].bias.view(-1, 1, 1)
+        shift = self.bn[1].get_parameter("bias").view(-1, 1, 1)
         h1 = F.relu(drive - F.relu(shift * self.mu))
         g2 = self._gate(kernels.u2(h1), 2, self.u2_gate.bias, t)
         c2 = normalize(self.bn[3], kernels.excitation(h1), t)

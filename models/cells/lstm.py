@@ -1,13 +1,14 @@
 """The convolutional long short-term memory."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.blocks import get_activation, require_choice
-from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked
-from models.convolution import StateConv, input_conv, stacked_conv, state_conv
+from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked, over_frames
+from models.convolution import StateConv, conv_with, input_conv, stacked, stacked_conv, state_conv
 from models.normalization import keeps_statistics, normalize
 
 PEEPHOLES = ("conv", "hadamard", "none")
@@ -96,13 +97,12 @@ class ConvLSTMCell(Cell):
         """Wi, Wo and Wc of x, stacked along channels, and Wf * x."""
         return stacked_conv([self.wi, self.wo, self.wcan], x), self.wf(x)
 
-    def drives(self, frames: Tensor, steps: int, dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
-        n = frames.shape[0] // steps
-        write = stacked_conv([self.wi, self.wo, self.wcan], frames).split(n)
-        if not dead_start:
-            return list(zip(write, self.wf(frames).split(n), strict=True))
-        forget = self.wf(frames[n:]).split(n) if steps > 1 else ()
-        return list(zip(write, [None, *forget], strict=True))
+    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
+        shared = stacked([self.wi, self.wo, self.wcan])
+        written = over_frames(lambda x: conv_with(self.wi, x, *shared), frames)
+        gates: list[Tensor | None] = [None] if dead_start else []
+        gates.extend(over_frames(self.wf, frames[1:] if dead_start else frames))
+        return list(zip(written, gates, strict=True))
 
     def step(
         self,

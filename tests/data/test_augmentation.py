@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from data import open_data
-from data.beton import write_beton
-from data.order import AUGMENTATION, epoch_key, permutation
+from data.augment import Augmentation, training_views, uniform
+from data.beton_writer import write_beton
+from data.order import AUGMENTATION, epoch_key, mix, permutation
 
 SIZE = 24
 
@@ -40,33 +41,33 @@ def test_an_image_is_cropped_anew_each_epoch_and_for_each_seed(photos):
 
 def test_each_image_is_its_own_crop_and_flip_as_opencv_makes_them(tmp_path):
     cv2 = pytest.importorskip("cv2")
-    from data.kernels import _FLIP_DRAW, hash_index, random_crop, uniform
-
     rng = np.random.default_rng(0)
     stored = [rng.integers(0, 256, (50, 61, 3), np.uint8) for _ in range(20)]
     path = write_beton(tmp_path / "noise.beton", [(image, 0) for image in stored], ["noise"])
     data = open_data("ffcv", batch_size=20, image_size=SIZE, seed=6, dataset_path=path, dataset_val_path=path)
     shown = pixels_by_index(data, seed=6, epoch=2)
-    key, flips = np.uint64(epoch_key(6, 2, AUGMENTATION)), []
+    key, sizes = epoch_key(6, 2, AUGMENTATION), np.ones(20, np.int64)
+    views = training_views(Augmentation(), key, np.arange(20), 50 * sizes, 61 * sizes)
     for index, image in enumerate(stored):
-        image_key = np.uint64(hash_index(key, index))
-        top, left, height, width = random_crop(image_key, 50, 61)
-        flips.append(uniform(image_key, _FLIP_DRAW) < 0.5)
+        top, left, height, width = views.crops[index]
         expected = cv2.resize(
             image[top : top + height, left : left + width], (SIZE, SIZE), interpolation=cv2.INTER_AREA
         ).astype(float)
-        if flips[-1]:
+        if views.flips[index]:
             expected = expected[:, ::-1]
         mean, std = np.array(data.preprocessing.mean), np.array(data.preprocessing.std)
         values = shown[index].permute(1, 2, 0).numpy() * std + mean
         assert abs(values - expected).max() <= 1.01  # OpenCV versions may round differently
-    assert 4 <= sum(flips) <= 16  # neither all nor none of a batch
+    assert 4 <= views.flips.sum() <= 16  # neither all nor none of a batch
+
+
+def crops_of(height, width, count=4000, smallest=0.08):
+    sizes = np.ones(count, np.int64)
+    return training_views(Augmentation(smallest), 11, np.arange(count), height * sizes, width * sizes).crops
 
 
 def test_crops_cover_8_to_100_percent_in_every_shape_from_3_4_to_4_3():
-    from data.kernels import random_crop
-
-    crops = np.array([random_crop(np.uint64(key), 300, 400) for key in range(4000)])
+    crops = crops_of(300, 400)
     top, left, height, width = crops.T
     assert (top >= 0).all()
     assert (left >= 0).all()
@@ -77,15 +78,27 @@ def test_crops_cover_8_to_100_percent_in_every_shape_from_3_4_to_4_3():
     assert area.max() > 0.9
     assert 0.73 < aspect.min() < 0.76
     assert 1.31 < aspect.max() < 1.36
-    assert abs(np.log(aspect).mean()) < 0.03
     assert abs(np.median(left / (400 - width + 1)) - 0.5) < 0.03
+    _, _, height, width = crops_of(500, 500).T  # tall and wide ones fit into a square equally well
+    assert abs(np.log(width / height).mean()) < 0.01
+
+
+def test_smallest_crop_is_what_was_asked_for():
+    _, _, height, width = crops_of(300, 400, smallest=0.5).T
+    assert 0.49 < (height * width).min() / (300 * 400) < 0.52
 
 
 def test_image_too_long_for_any_crop_gets_the_central_one():
-    from data.kernels import random_crop
+    assert crops_of(10, 1000, 1).tolist() == [[0, (1000 - 13) // 2, 10, 13]]
+    assert crops_of(1000, 9, 1).tolist() == [[(1000 - 12) // 2, 0, 12, 9]]
 
-    assert random_crop(np.uint64(1), 10, 1000) == (0, (1000 - 13) // 2, 10, 13)
-    assert random_crop(np.uint64(1), 1000, 9) == ((1000 - 12) // 2, 0, 12, 9)
+
+def test_random_numbers_are_hashes_of_key_index_and_draw():
+    numbers = uniform(5, np.array([0, 7, 2**31]), 3)
+    for row, index in enumerate((0, 7, 2**31)):
+        image_key = mix((index ^ 5) + 0x9E3779B97F4A7C15)
+        expected = [(mix((draw ^ image_key) + 0x9E3779B97F4A7C15) >> 11) / 2**53 for draw in range(3)]
+        assert numbers[row].tolist() == expected
 
 
 @pytest.mark.slow

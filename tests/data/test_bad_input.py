@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from data import DATASETS, DataError, Preprocessing, check_data, open_data
-from data.beton import _FIELD, _HEADER, _REGION, manifest_path, write_beton
+from data.beton_index import _FIELD, _HEADER, _REGION, _ROWS
+from data.beton_writer import write_beton
+from data.manifest import manifest_path
 
 BLACK = np.zeros((8, 8, 3), np.uint8)
 
@@ -50,7 +52,7 @@ def test_paths_that_would_be_ignored_are_refused():
 def test_missing_paths_are_named(photos):
     refused(r"dataset_path: not given; dataset ffcv needs", dataset="ffcv")
     refused(r"dataset_val_path: not given", dataset="ffcv", dataset_path=photos["dataset_path"])
-    refused(r"dataset_path: is empty", dataset="ffcv", dataset_path="")
+    refused(r"dataset_path: is empty; give a path", dataset="ffcv", dataset_path="")
 
 
 @pytest.mark.parametrize("key", ["dataset_path", "dataset_val_path"])
@@ -221,3 +223,16 @@ def test_header_types_are_those_of_ffcv():
             theirs.fields[name][1] for name in theirs.names
         ]
     assert CURRENT_VERSION == 2
+
+
+def test_index_entries_are_those_of_ffcvs_field_types():
+    from ffcv.fields import NDArrayField, TorchTensorField
+    from ffcv.types import TYPE_ID_HANDLER
+
+    for type_id, handler in TYPE_ID_HANDLER.items():
+        if handler is None:
+            assert type_id not in _ROWS
+        elif handler in (NDArrayField, TorchTensorField):
+            assert handler.metadata_type.fget(None) == _ROWS[type_id]
+        else:
+            assert handler().metadata_type == _ROWS[type_id]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from data import DataError, check_data, open_data
-from data.beton import inspect_beton, write_beton
+from data.beton_index import inspect_beton
+from data.beton_writer import write_beton
 
 
 def coloured(value):
@@ -28,7 +29,7 @@ def test_failed_write_leaves_the_old_file_and_no_other(tmp_path):
     path = write_beton(tmp_path / "a.beton", [(coloured(1), 0)], ["x"])
     before = path.read_bytes()
     for bad in ((coloured(1).astype(float), 0), (coloured(1), 5), (coloured(1)[..., :1], 0)):
-        with pytest.raises(ValueError, match="uint8|label 5|Invalid shape"):
+        with pytest.raises(ValueError, match=r"uint8|label 5|must be \(height, width, 3\)"):
             write_beton(path, [(coloured(2), 0), bad], ["x"])
     with pytest.raises(DataError, match="no samples"):
         write_beton(path, [], ["x"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from data import DataError, open_data
-from data.beton import write_beton
+from data.beton_writer import write_beton
 
 
 def drawn(iterator):

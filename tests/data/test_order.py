@@ -19,16 +19,6 @@ def test_hash_of_arrays_is_the_hash_of_their_elements():
     assert hash_indices(key, 50).tolist() == expected
 
 
-def test_compiled_hash_is_the_hash_of_the_order():
-    from data.ffcv_setup import require_ffcv
-
-    require_ffcv()
-    from data.kernels import hash_index
-
-    key = epoch_key(-1, 2, 2)
-    assert [int(hash_index(np.uint64(key), i)) for i in range(9)] == hash_indices(key, 9).tolist()
-
-
 def test_order_of_an_epoch_never_changes_between_versions():
     assert permutation(seed=0, epoch=0, count=8).tolist() == [2, 1, 5, 6, 3, 4, 0, 7]
 

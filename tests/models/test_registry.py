@@ -58,6 +58,6 @@ def test_defaults_are_the_feed_forward_tower_with_batchnorm() -> None:
 
 
 def test_unknown_model_is_refused_with_what_is_allowed() -> None:
-    with pytest.raises(ValueError, match="unknown model_base 'resnet'; allowed: ff_tower"):
+    with pytest.raises(ValueError, match="unknown model_base 'resnet'; allowed: ff_tower, gammanet"):
         build_model({"model_base": "resnet"}, 3)
-    assert list(MODELS) == ["ff_tower"]
+    assert list(MODELS) == ["ff_tower", "gammanet", "resnet18", "dev_tower"]

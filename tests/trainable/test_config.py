@@ -5,8 +5,11 @@ import pytest
 
 from data import DATASETS
 from models.cells import CELLS
+from models.gammanet import GAMMANET_TYPES
 from models.registry import MODELS
+from models.tower_types import TOWER_TYPES
 from trainable.config import TrainConfig
+from trainable.config.network import TOWER_TYPES_OF
 from trainable.config_file import ConfigError, apply_overrides, parse_yaml, read_mapping, validate
 from trainable.optim import OPTIMIZERS
 from trainable.schedules import SCHEDULES
@@ -35,7 +38,6 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
         ({"lr_scheduler": "step"}, "lr_step go together"),
-        ({"wb_sweep_id": "abc"}, "sweeps are searched by run_search.py"),
         ({"epochs": 0}, "epochs must be at least 1"),
     ],
 )
@@ -53,6 +55,16 @@ def test_normalization_left_out_is_the_cell_s_own_and_null_is_none(small: dict[s
     assert TrainConfig(**small).normalization == "batchnorm"
     assert TrainConfig(**{**small, "cell_type": "fgru"}).normalization == "instancenorm"
     assert TrainConfig(**{**small, "cell_type": "fgru", "normalization": None}).normalization == "none"
+    gammanet = {key: value for key, value in small.items() if key not in ("filters", "pools")}
+    gammanet = {**gammanet, "model_base": "gammanet", "tower_type": "small"}
+    assert TrainConfig(**gammanet).normalization == "instancenorm"
+
+
+def test_tower_types_are_those_of_each_architecture(small: dict[str, Any]) -> None:
+    assert set(TOWER_TYPES_OF["ff_tower"]) == set(TOWER_TYPES)
+    assert set(TOWER_TYPES_OF["gammanet"]) == set(GAMMANET_TYPES)
+    with pytest.raises(ValueError, match="tower_type of ff_tower must be one of .*deeper, got 'small'"):
+        TrainConfig(**{**small, "tower_type": "small"})
 
 
 def test_a_dumped_config_reads_back_equal(small: dict[str, Any]) -> None:

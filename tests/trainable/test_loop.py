@@ -5,39 +5,12 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from data import open_data
 from models import build_model
-from trainable.config import TrainConfig
-from trainable.loop import WEIGHTS_FILE, train
-from trainable.optim import build_optimizer
-from trainable.session import LocalSession
+from tests.trainable.sessions import assert_same, run
+from trainable.checkpoint import CheckpointStore
+from trainable.metrics import MEASURES
 from trainable.tracking import read_rows
-
-
-class Killed(Exception):
-    """Stands for a SIGKILL: nothing after it runs."""
-
-
-class DyingSession(LocalSession):
-    """Dies in the report of one epoch."""
-
-    dies_at = 0
-
-    def report(self, metrics: dict[str, Any]) -> None:
-        super().report(metrics)
-        if metrics["epoch"] == self.dies_at:
-            raise Killed
-
-
-def run(folder: Path, settings: dict[str, Any]) -> tuple[dict[str, torch.Tensor], LocalSession]:
-    session = LocalSession(folder)
-    train(TrainConfig(**settings), session)
-    return torch.load(folder / WEIGHTS_FILE, weights_only=True), session
-
-
-def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
-    assert a.keys() == b.keys()
-    for name in a:
-        assert torch.equal(a[name], b[name]), name
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -48,33 +21,6 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
     other, _ = run(tmp_path / "c", {**small, "seed": 1})
     assert_same(first, second)
     assert not torch.equal(first["last_conv.weight"], other["last_conv.weight"])
-
-
-@pytest.mark.parametrize("dies_at", [1, 2, 4, 5])
-def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, small: dict[str, Any], dies_at: int
-) -> None:
-    settings = {
-        **small,
-        "epochs": 5,
-        "checkpoint_interval": 2,
-        "cell_type": "gru",
-        "optimizer": "sgd",
-        "lr_scheduler": "step",
-        "lr_step": 2,
-    }
-    whole, _ = run(tmp_path / "whole", settings)
-    dying = DyingSession(tmp_path / "killed")
-    dying.dies_at = dies_at
-    with pytest.raises(Killed):
-        train(TrainConfig(**settings), dying)
-    resumed, session = run(tmp_path / "killed", settings)
-    assert_same(whole, resumed)
-    rows = read_rows(tmp_path / "killed")
-    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5]
-    assert [row["val_loss"] for row in rows] == [row["val_loss"] for row in read_rows(tmp_path / "whole")]
-    assert session.reports[0]["epoch"] == {1: 1, 2: 3, 4: 5, 5: 5}[dies_at]
-    assert session.reports[-1]["finished"] is True
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path, small: dict[str, Any]) -> None:
@@ -95,8 +41,6 @@ def test_tensorboard_has_every_epoch_once(tmp_path: Path, small: dict[str, Any])
 
 
 def test_validation_accuracy_is_that_of_the_exported_weights(tmp_path: Path, small: dict[str, Any]) -> None:
-    from data import open_data
-
     weights, session = run(tmp_path, small)
     model = build_model(small, 10)
     model.load_state_dict(weights, strict=True)
@@ -107,16 +51,6 @@ def test_validation_accuracy_is_that_of_the_exported_weights(tmp_path: Path, sma
     assert torch.cat(correct).double().mean().item() == pytest.approx(session.reports[-1]["val_acc"])
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_as_diverged(tmp_path: Path, small: dict[str, Any]) -> None:
-    session = LocalSession(tmp_path)
-    train(
-        TrainConfig(**{**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}), session
-    )
-    assert len(session.reports) == 1
-    assert session.reports[0]["diverged"] == "nan_loss"
-    assert not (tmp_path / WEIGHTS_FILE).exists()
-
-
 def test_early_stop_ends_when_validation_loss_stops_falling(tmp_path: Path, small: dict[str, Any]) -> None:
     # No epoch can improve by 100 nats: patience alone decides.
     settings = {**small, "epochs": "early-stop", "early_stop_patience": 2, "early_stop_min_delta": 100.0}
@@ -125,11 +59,67 @@ def test_early_stop_ends_when_validation_loss_stops_falling(tmp_path: Path, smal
     assert [row["epoch"] for row in session.reports] == [1, 2, 3]
 
 
-def test_weight_decay_spares_norms_biases_and_gains(small: dict[str, Any]) -> None:
-    config = TrainConfig(**{**small, "cell_type": "hgru", "weight_decay": 0.1})
-    model = build_model(config, 10)
-    decayed, spared = build_optimizer(model, config).param_groups
-    assert decayed["weight_decay"] == 0.1
-    assert spared["weight_decay"] == 0.0
-    assert {p.ndim for p in decayed["params"]} == {4}
-    assert {p.ndim for p in spared["params"]} == {1, 3}
+def test_accuracy_is_measured_at_every_time_step_and_at_twice_as_many(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    settings = {**small, "time_steps": 3, "cell_type": "gru", "epochs": 2}
+    weights, session = run(tmp_path, settings)
+    model = build_model(settings, 10)
+    model.load_state_dict(weights, strict=True)
+    model.eval()
+    with torch.no_grad():
+        right = [
+            torch.stack([step.argmax(1) == labels for step in model(images, 6, return_all=True)]).double()
+            for images, labels in open_data("digits", batch_size=128).validation.epoch(0)
+        ]
+    by_step = torch.cat(right, 1).mean(1).tolist()
+    first, last = session.reports
+    assert last["val_acc_t"] == pytest.approx(by_step[:3])
+    assert last["val_acc"] == last["val_acc_t"][-1]
+    assert last["val_acc_2t"] == pytest.approx(by_step[5])
+    assert "val_acc_2t" not in first
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    curve = [events.Scalars(f"val_acc_t/{t:02d}")[-1].value for t in (1, 2, 3)]
+    assert curve == pytest.approx(last["val_acc_t"])
+
+
+def test_rows_say_what_an_epoch_cost(tmp_path: Path, small: dict[str, Any]) -> None:
+    weights, session = run(tmp_path, small)
+    first, *_, last = session.reports
+    assert set(MEASURES) <= first.keys()
+    assert (first["image_steps"], last["image_steps"]) == (11 * 128 * 2, 3 * 11 * 128 * 2)
+    assert first["parameters"] == sum(value.numel() for value in weights.values())
+    assert first["images_per_second"] * first["seconds_per_image"] == pytest.approx(1)
+    assert 0 <= first["wait_seconds"] < first["seconds"]
+    assert 0.05 < first["peak_memory_gib"] < 24
+    assert first["micro_batch"] == 128
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_learns_like_single(tmp_path: Path, small: dict[str, Any], precision: str) -> None:
+    settings = {**small, "dropout": 0.0, "epochs": 2}
+    _, single = run(tmp_path / "fp32", settings)
+    weights, half = run(tmp_path / precision, {**settings, "precision": precision})
+    a, b = single.reports[-1], half.reports[-1]
+    assert b["train_loss"] != a["train_loss"]
+    assert b["train_loss"] == pytest.approx(a["train_loss"], rel=0.03)
+    assert b["val_acc"] == pytest.approx(a["val_acc"], abs=0.1)
+    assert {value.dtype for value in weights.values()} == {torch.float32}
+
+
+def test_averaged_weights_are_what_is_validated_and_written(tmp_path: Path, small: dict[str, Any]) -> None:
+    plain, _ = run(tmp_path / "plain", {**small, "epochs": 1})
+    averaged, session = run(tmp_path / "ema", {**small, "epochs": 1, "ema_decay": 0.9})
+    content = CheckpointStore(tmp_path / "ema" / "checkpoints").load_latest()
+    assert content is not None
+    assert_same(content["model"], plain)
+    assert_same(content["ema"], averaged)
+    model = build_model(small, 10)
+    model.load_state_dict(averaged, strict=True)
+    model.eval()
+    with torch.no_grad():
+        right = [
+            model(images).argmax(1) == labels
+            for images, labels in open_data("digits", batch_size=128).validation.epoch(0)
+        ]
+    assert session.reports[-1]["val_acc"] == pytest.approx(torch.cat(right).double().mean().item())

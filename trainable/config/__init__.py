@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pydantic import model_validator
+from typing_extensions import Self
+
 from trainable.config.data import DataSettings
 from trainable.config.keeping import KeepingSettings
 from trainable.config.network import NetworkSettings
@@ -15,3 +18,11 @@ class TrainConfig(KeepingSettings, OptimizationSettings, NetworkSettings, DataSe
 
     The keys are grouped by file: `data`, `network`, `optimization`, `keeping`.
     """
+
+    @model_validator(mode="after")
+    def _time_loss_has_a_weight_per_step(self) -> Self:
+        if isinstance(self.time_loss, list) and len(self.time_loss) != self.time_steps:
+            raise ValueError(
+                f"time_loss must have one weight per time step ({self.time_steps}), got {len(self.time_loss)}"
+            )
+        return self

@@ -13,15 +13,41 @@ from trainable.config.base import Settings
 # with instance normalization, all other cells were trained with batch normalization in the thesis.
 _DEFAULT_NORMALIZATION = {"fgru": "instancenorm"}
 
+# Where tower_type chooses something, what it may be.
+TOWER_TYPES_OF = {"ff_tower": ("normal", "more", "wider", "deeper"), "gammanet": ("small", "normal")}
+
+# Which cells have an option, as the constructors of models.cells do.
+CELLS_WITH: dict[str, tuple[str, ...]] = {
+    "norm_position": ("rnn", "gru", "lstm", "reciprocal"),
+    "peepholes": ("lstm",),
+    "forget_bias": ("lstm",),
+    "shared_kernel": ("hgru",),
+    "symmetry": ("hgru",),
+    "gate_bias": ("hgru", "fgru"),
+    "attention": ("fgru",),
+    "attention_layers": ("fgru",),
+    "force_alpha_divisive": ("fgru",),
+    "force_non_negativity": ("fgru",),
+    "multiplicative_excitation": ("fgru",),
+    "hidden_seed": ("rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"),
+}
+
 
 class NetworkSettings(Settings):
     """What network is trained."""
 
-    model_base: Literal["ff_tower"] = "ff_tower"
-    """Overall architecture: `ff_tower` is the unrolled tower of recurrent blocks."""
+    model_base: Literal["ff_tower", "gammanet", "resnet18", "dev_tower"] = "ff_tower"
+    """Overall architecture: `ff_tower` is the unrolled tower of recurrent blocks; `gammanet` has fGRUs that
+    also feed back from stage to stage, and no use for the settings of cells; `resnet18` has no memory;
+    `dev_tower` is an `ff_tower` of three narrow blocks, to try things out."""
 
-    tower_type: Literal["normal", "more", "wider", "deeper"] = "normal"
-    """Which widths and depth the tower has; `filters` and `pools` override it."""
+    tower_type: Literal["normal", "more", "wider", "deeper", "small"] = "normal"
+    """Which widths and depth the network has; `filters` and `pools` override it. A gammanet is `small`, the
+    thesis' one, or `normal`, on VGG-16."""
+
+    gamma_head: Literal["map", "pooled"] = "map"
+    """What a gammanet's classifier reads: a 224 x 224 map, which takes 50 million weights for 1000 classes,
+    or the means of all its layers."""
 
     filters: list[int] | None = Field(default=None, min_length=1)
     """Channels of every block, for small images and small models; overrides `tower_type`."""
@@ -35,7 +61,7 @@ class NetworkSettings(Settings):
     first_stride: int = Field(default=2, ge=1)
     """Stride of the first block, in pixels; 1 keeps small images whole."""
 
-    cell_type: Literal["conv", "rnn", "gru", "hgru", "fgru"] = "conv"
+    cell_type: Literal["conv", "rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"] = "conv"
     """Recurrent cell of every block: a key of models.cells.CELLS."""
 
     cell_kernel: int = Field(default=3, ge=1)
@@ -47,35 +73,107 @@ class NetworkSettings(Settings):
     activation: Literal["relu", "elu", "tanh", "sigmoid", "gelu", "silu"] = "relu"
     """Nonlinearity of blocks and cells."""
 
-    normalization: Literal["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"] = "batchnorm"
-    """Normalization of blocks and cells. Left out: batchnorm, and instancenorm for fgru; null means none."""
+    normalization: Literal[
+        "none", "batchnorm", "batchnorm_per_step", "layernorm", "instancenorm", "groupnorm"
+    ] = "batchnorm"
+    """Normalization of blocks and cells. Left out: batchnorm, and instancenorm for fgru; null means none.
+    `batchnorm_per_step` has weights and statistics per time step; steps beyond `time_steps` use the last."""
 
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """Probability that spatial dropout silences a whole channel after a block, the same over all steps."""
+
+    dropout_recurrent: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Probability that a channel of a cell's state is silenced where its convolutions read it, the same
+    channels in all steps (variational dropout)."""
 
     skip_first: bool = False
     """Make the first block a plain convolution: cheaper, as its output is then computed once per image."""
 
     do_preconv: bool = True
-    """Put a 1x1 convolution before cells that need one (hgru, fgru)."""
+    """Put a linear convolution before cells that need one (reciprocal, hgru, fgru)."""
+
+    preconv_kernel: int = Field(default=1, ge=1)
+    """Side of that convolution, in feature-map positions."""
 
     hidden_init: Literal["zero", "identity", "random"] | None = None
     """Hidden state before the first step. Left out: identity for fgru, zero for all others."""
 
+    hidden_seed: int | None = Field(default=None, ge=0)
+    """Seed of hidden_init `random`: every image starts from the same map. Left out: new noise per batch."""
+
+    norm_position: Literal["after", "before"] | None = None
+    """rnn, gru, lstm, reciprocal: normalization after the activation (the default) or before it."""
+
+    peepholes: Literal["conv", "hadamard", "none"] | None = None
+    """lstm: how gates see the memory. `conv` (the default) costs 11 million weights in a normal tower."""
+
+    forget_bias: float | None = None
+    """lstm: first bias of the forget gate; 1 by default, so that a fresh cell remembers."""
+
+    shared_kernel: bool | None = None
+    """hgru: one kernel for inhibition and excitation, as in its paper, instead of two."""
+
+    symmetry: Literal["gradient", "parametrized", "free"] | None = None
+    """hgru: how kernels stay symmetric in their channels; `gradient` by default."""
+
+    gate_bias: Literal["before_norm", "after_norm"] | None = None
+    """hgru, fgru: where gates add their time constants; norms cancel them in `before_norm`, the default."""
+
+    attention: Literal["gala", "se", "none"] | None = None
+    """fgru: attention of its first gate; `gala` by default."""
+
+    attention_layers: int | None = Field(default=None, ge=1)
+    """fgru: depth of that attention; 2 by default."""
+
+    force_alpha_divisive: bool | None = None
+    """fgru: let inhibition only divide (sigmoid of alpha); false by default."""
+
+    force_non_negativity: bool | None = None
+    """fgru: let inhibition only subtract (a relu); true by default."""
+
+    multiplicative_excitation: bool | None = None
+    """fgru: excitation has a product term; true by default."""
+
     thesis_exact: bool = False
     """Give the original code's numbers where this project corrects them (to load its weights)."""
+
+    channels_last: bool = False
+    """Keep feature maps with channels innermost in memory: faster with bfloat16 and on GPUs."""
+
+    compile: Literal["off", "step", "model"] = "off"
+    """Compile each cell's time step, or the whole model: faster steps after a slow first one."""
+
+    recompute: bool = False
+    """Compute activations again in the backward pass instead of keeping them: about a third more time, and
+    memory that hardly grows with time_steps."""
 
     @model_validator(mode="before")
     @classmethod
     def _normalization_of_the_cell(cls, values: Any) -> Any:
         if isinstance(values, dict):
-            default = _DEFAULT_NORMALIZATION.get(str(values.get("cell_type")), "batchnorm")
+            cell = "fgru" if values.get("model_base") == "gammanet" else str(values.get("cell_type"))
+            default = _DEFAULT_NORMALIZATION.get(cell, "batchnorm")
             given = values.get("normalization", default)
             return {**values, "normalization": "none" if given is None else given}
         return values
 
     @model_validator(mode="after")
     def _network_settings_fit_together(self) -> Self:
+        types = TOWER_TYPES_OF.get(self.model_base)
+        if types and self.tower_type not in types:
+            raise ValueError(
+                f"tower_type of {self.model_base} must be one of {', '.join(types)}, got {self.tower_type!r}"
+            )
+        if self.model_base in ("ff_tower", "dev_tower"):
+            for option, cells in CELLS_WITH.items():
+                if getattr(self, option) is not None and self.cell_type not in cells:
+                    raise ValueError(
+                        f"{option} is an option of {', '.join(cells)}; cell_type {self.cell_type!r} has none"
+                    )
+        if self.hidden_seed is not None and self.hidden_init != "random":
+            raise ValueError(f"hidden_seed needs hidden_init random, got {self.hidden_init}")
+        if self.recompute and self.compile == "model":
+            raise ValueError("recompute goes with compile off or step, got compile model")
         if self.filters is not None and min(self.filters) < 1:
             raise ValueError(f"filters must be positive, got {self.filters}")
         if self.pools is not None and (self.filters is None or len(self.pools) != len(self.filters)):

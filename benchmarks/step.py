@@ -1,0 +1,167 @@
+"""Claim: a training step of our towers is faster than the same step done plainly, with the same result.
+
+Measures forward + backward + optimizer step of models/ against benchmarks/reference.py: same machine, same
+weights and images, repeats of both interleaved, medians compared. In the same run it checks that loss and
+gradients agree; a ratio without that is worth nothing, so the exit code is then 1.
+
+    python -m benchmarks.step                                       CPU, float32: about 15 minutes on 2 cores
+    python -m benchmarks.step --cells gru lstm --precision bf16 --baseline fp32 --channels-last
+    python -m benchmarks.step --device cuda --batch 64 --precision bf16 --baseline fp32 --channels-last \\
+                              --compile step
+
+--baseline same gives the reference our precision; --baseline fp32 leaves it in float32 (on a GPU with
+torch's default matmul and cuDNN settings), so that the ratio is what a user of the plain code gains.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from dataclasses import asdict
+from statistics import median
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.training_step import Case, Step, add_arguments, cases, machine, our_step, reference_step
+from trainable.atomic import write_json
+
+CELLS = ["rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"]
+
+# Float32 agreement: sums in another order, through T steps of forward and backward.
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-3
+# In bfloat16 ours may be as far from the float32 reference as the bfloat16 reference is, times this.
+BF16_SLACK = 1.5
+
+
+def target(case: Case) -> float | None:
+    """The ratio we promise for this case; None where we promise nothing."""
+    if (case.size, case.tower_type, case.normalization) != (224, "normal", "layernorm"):
+        return None
+    if case.device.startswith("cuda"):
+        return 5.0 if (case.cell_type, case.time_steps, case.batch) == ("gru", 7, 64) else None
+    if case.batch != 8:
+        return None
+    if case.precision == "bf16":
+        promised = case.cell_type in ("gru", "lstm") and case.time_steps == 7 and case.baseline == "fp32"
+        return 2.5 if promised and "avx512_bf16" in _cpu_flags() else None
+    if case.time_steps == 7:
+        return {"gru": 1.5, "lstm": 1.5, "rnn": 1.5, "reciprocal": 1.5, "hgru": 1.2, "fgru": 1.2}.get(
+            case.cell_type
+        )
+    gated = case.cell_type in ("gru", "lstm", "reciprocal", "hgru", "fgru")
+    return 1.5 if gated and case.time_steps == 3 else None
+
+
+def measure(case: Case, repeats: int) -> dict[str, Any]:
+    """Check and time one case; seconds are medians of `repeats`."""
+    ours = our_step(case)
+    weights = {name: value.detach().clone() for name, value in ours.model.state_dict().items()}
+    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    plain = reference_step(case, weights, case.precision if case.baseline == "same" else "fp32")
+    result: dict[str, Any] = {**asdict(case), **_agreement(case, ours, plain, weights)}
+
+    seconds: dict[str, list[float]] = {"reference": [], "ours": []}
+    for step in (plain, ours):  # the first step allocates the optimizer's state
+        step()
+    for _ in range(repeats):
+        for name, step in (("reference", plain), ("ours", ours)):
+            step.wait()
+            start = time.perf_counter()
+            step()
+            step.wait()
+            seconds[name].append(time.perf_counter() - start)
+    result["seconds"] = seconds
+    result["reference_images_per_s"] = case.batch / median(seconds["reference"])
+    result["images_per_s"] = case.batch / median(seconds["ours"])
+    result["ratio"] = median(seconds["reference"]) / median(seconds["ours"])
+    result["target"] = target(case)
+    return result
+
+
+def _agreement(case: Case, ours: Step, plain: Step, weights: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Errors of loss and gradient, relative to the float32 reference, and whether they are as they may be."""
+    low = case.precision == "bf16"
+    loss = ours.backward().item()
+    exact = plain if not plain.low else reference_step(case, weights, "fp32")
+    exact_loss, exact_gradient = exact.backward().item(), exact.gradient()
+    difference = (ours.gradient() - exact_gradient).norm() / exact_gradient.norm()
+    error = {"loss_error": abs(loss - exact_loss) / exact_loss, "gradient_error": difference.item()}
+    if not low:
+        agrees = error["loss_error"] <= LOSS_TOLERANCE and error["gradient_error"] <= GRADIENT_TOLERANCE
+        return {**error, "agrees": agrees}
+    rounded = plain if plain.low else reference_step(case, weights, "bf16")
+    rounded.backward()
+    allowed = (rounded.gradient() - exact_gradient).norm() / exact_gradient.norm()
+    agrees = error["gradient_error"] <= BF16_SLACK * allowed.item()
+    return {**error, "reference_gradient_error": allowed.item(), "agrees": agrees}
+
+
+def _cpu_flags() -> str:
+    try:
+        with open("/proc/cpuinfo") as cpuinfo:
+            return cpuinfo.read()
+    except OSError:
+        return ""
+
+
+def table(results: list[dict[str, Any]]) -> Table:
+    """One row per case."""
+    grid = Table(title="training step, reference / ours")
+    for column in (
+        "cell",
+        "T",
+        "reference img/s",
+        "ours img/s",
+        "ratio",
+        "target",
+        "loss error",
+        "grad error",
+    ):
+        grid.add_column(column, justify="left" if column == "cell" else "right")
+    for row in results:
+        promised = row["target"]
+        met = "-" if promised is None else f"{promised} {'met' if row['ratio'] >= promised else 'NOT MET'}"
+        allowed = f" of {row['reference_gradient_error']:.0e}" if "reference_gradient_error" in row else ""
+        grid.add_row(
+            row["cell_type"],
+            str(row["time_steps"]),
+            f"{row['reference_images_per_s']:.2f}",
+            f"{row['images_per_s']:.2f}",
+            f"{row['ratio']:.2f}",
+            met,
+            f"{row['loss_error']:.0e}",
+            f"{row['gradient_error']:.0e}{allowed}" + ("" if row["agrees"] else " DISAGREES"),
+        )
+    return grid
+
+
+def main() -> int:
+    """Measure every case that was asked for; 1 if a result disagrees with the reference's."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser, CELLS, [3, 7])
+    parser.add_argument("--baseline", choices=["same", "fp32"], default="same", help="(default: same)")
+    parser.add_argument("--recompute", action="store_true", help="our side with recompute")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each side (default: 5)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+
+    console, results = Console(), []
+    for case in cases(args):
+        results.append(measure(case, args.repeats))
+        row = results[-1]
+        console.print(f"{case.cell_type} T={case.time_steps}: {row['ratio']:.2f}", highlight=False)
+    console.print(table(results))
+    console.print(machine(args.device), highlight=False)
+    if args.json:
+        write_json(args.json, {"machine": machine(args.device), "results": results})
+    return 0 if all(row["agrees"] for row in results) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

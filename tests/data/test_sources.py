@@ -1,0 +1,199 @@
+"""Every keyword on a tree in its layout, through ffcv's own writer and the real loader."""
+
+import json
+import os
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data import DATASETS, DataError, LoadingOptions, check_data, open_data
+
+WORDNET_IDS = ("n01440764", "n02110185", "n02123045")
+KEYWORDS = sorted(set(DATASETS) - {"digits", "ffcv"})
+
+
+def shown(loader, epoch=0):
+    images, labels = (torch.cat(parts) for parts in zip(*loader.epoch(epoch), strict=True))
+    return images, labels
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_every_keyword_trains_and_validates_on_its_own_layout(trees, keyword):
+    size = 32 if keyword.startswith("cifar") else 24
+    data = open_data(keyword, dataset_path=trees[keyword], batch_size=4, image_size=size)
+    images, labels = shown(data.train)
+    assert images.shape == (data.info.num_train // 4 * 4, 3, size, size)
+    assert set(labels.tolist()) <= set(range(data.info.num_classes))
+    images, labels = shown(data.validation)
+    assert len(labels) == data.info.num_validation
+    classes, counts = {
+        "cifar10": (tuple(f"class {i}" for i in range(10)), (20, 4)),
+        "cifar100": (tuple(f"class {i}" for i in range(100)), (4, 4)),
+    }.get(keyword, (WORDNET_IDS, (12, 7)))
+    assert data.info.class_names == classes
+    assert (data.info.num_train, data.info.num_validation) == counts
+
+
+def test_folders_and_kaggles_layout_of_the_same_images_are_the_same_data_set(trees):
+    one, other = (
+        open_data(keyword, dataset_path=trees[keyword], batch_size=4, image_size=24, seed=2)
+        for keyword in ("imagenet", "imagenet_kaggle")
+    )
+    for a, b in zip(shown(one.train), shown(other.train), strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(shown(one.validation), shown(other.validation), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_validation_comes_in_the_order_of_the_files_with_the_folders_class(trees):
+    data = open_data("imagenet_small", dataset_path=trees["imagenet_small"], batch_size=4, image_size=24)
+    _, labels = shown(data.validation)
+    assert labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
+
+
+def test_cifar_pixels_are_those_of_the_file_normalised(trees):
+    data = open_data("cifar10", dataset_path=trees["cifar10"], batch_size=4)
+    images, labels = shown(data.validation)
+    with (trees["cifar10"] / "test_batch").open("rb") as file:
+        content = pickle.load(file)
+    pixels = content["data"].reshape(4, 3, 32, 32)
+    mean, std = (np.array(v)[:, None, None] for v in (data.preprocessing.mean, data.preprocessing.std))
+    np.testing.assert_allclose(images.numpy(), (pixels - mean) / std, atol=1e-5)
+    assert labels.tolist() == content["labels"]
+
+
+def test_the_two_folders_can_be_given_apart(trees):
+    root = trees["imagenet"]
+    apart = check_data("imagenet", dataset_path=root / "train", dataset_val_path=root / "val")
+    together = check_data("imagenet", dataset_path=root)
+    assert apart == together
+
+
+def test_second_use_converts_nothing_and_a_new_file_converts_again(trees, tmp_path):
+    root = tmp_path / "tree"
+    shutil.copytree(trees["imagenet"], root)
+    info = check_data("imagenet", dataset_path=root)
+    written = os.stat(info.train_path).st_mtime_ns
+    check_data("imagenet", dataset_path=root)
+    assert os.stat(info.train_path).st_mtime_ns == written
+    shutil.copy(root / "train/n01440764/n01440764_0.JPEG", root / "train/n01440764/more.JPEG")
+    with pytest.warns(UserWarning, match="train.beton is older than .*; writing it again"):
+        assert check_data("imagenet", dataset_path=root).num_train == info.num_train + 1
+
+
+def refused(match, dataset="imagenet", **arguments):
+    with pytest.raises(DataError, match=match) as caught:
+        check_data(dataset, **arguments)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("keyword", KEYWORDS)
+def test_missing_paths_are_named(keyword, tmp_path):
+    refused(f"dataset_path: not given; dataset {keyword} needs", keyword)
+    refused(f"dataset_path: no folder at {tmp_path}/none", keyword, dataset_path=tmp_path / "none")
+    refused("dataset_path: (no|.* has no) (file|folder) ", keyword, dataset_path=tmp_path)
+
+
+@pytest.fixture
+def tree(trees, tmp_path):
+    """An ImageNet folder to be damaged."""
+    shutil.copytree(trees["imagenet"], tmp_path / "tree")
+    return tmp_path / "tree"
+
+
+def test_missing_paths_are_named_for_folders_without_train(tmp_path):
+    refused("has no folder train; give a folder with train and val", dataset_path=tmp_path)
+
+
+def test_empty_class_folder_and_other_names_are_named(tree):
+    (tree / "train" / "n09999999").mkdir()
+    refused("class folder .*train/n09999999 has no images", dataset_path=tree)
+    (tree / "train" / "n09999999").rename(tree / "train" / "misc")
+    refused("train/misc is not called by a WordNet id", dataset_path=tree)
+
+
+def test_class_sets_that_differ_are_named(tree):
+    shutil.rmtree(tree / "val" / "n02110185")
+    refused("class n02110185 of the training images is not among the validation", dataset_path=tree)
+    (tree / "val" / "n02110185").mkdir()
+    (tree / "val" / "n00000001").mkdir()
+    for wnid in ("n02110185", "n00000001"):
+        shutil.copy(tree / "train/n01440764/n01440764_0.JPEG", tree / "val" / wnid)
+    refused("class n00000001 of the validation images is not among the training", dataset_path=tree)
+
+
+def test_corrupt_image_is_named_and_leaves_nothing_in_the_cache(tree, cache):
+    before = {path.name for path in cache.iterdir()}
+    bad = tree / "train/n02110185/n02110185_1.JPEG"
+    bad.write_bytes(bad.read_bytes()[:400])
+    refused(f"dataset_path: {bad}: cannot be decoded", dataset_path=tree)
+    bad.write_text("no image")
+    refused(f"dataset_path: {bad}: cannot be decoded .not a known image format", dataset_path=tree)
+    left = {path.name for path in cache.iterdir()} - before
+    assert not [name for name in left if not name.endswith(".lock")]
+
+
+def test_files_that_are_no_images_and_grey_ones_are_no_trouble(tree):
+    before = check_data("imagenet", dataset_path=tree)
+    (tree / "train/n01440764/notes.txt").write_text("hello")
+    Image.new("L", (30, 40), 200).save(tree / "train/n01440764/zgrey.png")
+    Image.new("CMYK", (30, 40)).save(tree / "train/n01440764/zz.jpg")
+    with pytest.warns(UserWarning, match="is older than"):
+        data = open_data("imagenet", dataset_path=tree, batch_size=1, image_size=16)
+    assert data.info.num_train == before.num_train + 2
+    shown(data.train)
+
+
+def test_kaggles_labels_must_fit_its_files(trees, tmp_path):
+    root = tmp_path / "kaggle"
+    shutil.copytree(trees["imagenet_kaggle"], root)
+    labels = root / "ILSVRC2012_val_labels.json"
+    known = json.loads(labels.read_text())
+    first = sorted(known)[0]
+    labels.write_text(json.dumps(known | {first: "n00000000"}))
+    refused(f"gives {first} class 'n00000000', which is none", "imagenet_kaggle", dataset_path=root)
+    del known[first]
+    labels.write_text(json.dumps(known))
+    refused(f"gives {first} no class", "imagenet_kaggle", dataset_path=root)
+    labels.unlink()
+    refused("no file at .*val_labels.json", "imagenet_kaggle", dataset_path=root)
+
+
+def test_cifar_files_can_run_no_code_and_labels_are_checked(trees, tmp_path):
+    root = tmp_path / "cifar"
+    shutil.copytree(trees["cifar10"], root)
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self):
+            return os.mkdir, (str(marker),)
+
+    (root / "test_batch").write_bytes(pickle.dumps({"data": Evil()}))
+    refused(
+        "test_batch is not a CIFAR file, or is damaged .it asks for posix.mkdir", "cifar10", dataset_path=root
+    )
+    assert not marker.exists()
+    rows = np.zeros((1, 3072), np.uint8)
+    (root / "test_batch").write_bytes(pickle.dumps({"data": rows, "labels": [10]}))
+    refused("test_batch has label 10 at image 0", "cifar10", dataset_path=root)
+    (root / "test_batch").write_bytes(pickle.dumps({"data": rows, "labels": [1, 2]}))
+    refused("test_batch does not hold rows of 3072 bytes", "cifar10", dataset_path=root)
+    (root / "test_batch").unlink()
+    refused("no file at .*test_batch", "cifar10", dataset_path=root)
+    refused(
+        "dataset_val_path: x would not be used",
+        "cifar10",
+        dataset_path=trees["cifar10"],
+        dataset_val_path="x",
+    )
+
+
+def test_torch_loader_reads_folders_without_converting(tree, cache):
+    before = {path.name for path in cache.iterdir()}
+    info = check_data("imagenet", dataset_path=tree, options=LoadingOptions(loader="torch"))
+    assert info.train_path == str(tree / "train")
+    assert {path.name for path in cache.iterdir()} == before

@@ -1,0 +1,116 @@
+"""The ways to execute a model, fused, recomputed, channels last, in bfloat16, leave its numbers alone."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.cells import CELLS
+from models.execution import prepare_model
+from models.tower import FeedForwardTower
+
+RECURRENT = sorted(name for name, cell in CELLS.items() if cell.recurrent)
+
+
+def _tower(cell_type: str, **settings: Any) -> FeedForwardTower:
+    small = {"filters": [4, 6, 5], "pools": [True, False, True], "first_kernel": 3, "first_stride": 1}
+    small |= {"time_steps": 7, "skip_first": True}
+    return FeedForwardTower(5, cell_type=cell_type, **{**small, **settings})
+
+
+def _train(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """All logits under one seed; gradients of parameters and buffers after the pass."""
+    torch.manual_seed(3)
+    logits = torch.stack(model(x, return_all=True))
+    logits.square().sum().backward()
+    left = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    return logits, {**left, **dict(model.named_buffers())}
+
+
+def _agree(model: nn.Module, reference: nn.Module, x: Tensor) -> None:
+    logits, left = _train(model, x)
+    expected, expected_left = _train(reference, x)
+    torch.testing.assert_close(logits, expected)
+    assert left.keys() == expected_left.keys()
+    for name, value in expected_left.items():
+        torch.testing.assert_close(left[name], value, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("cell_type", "thesis_exact"),
+    # The thesis' hgru starts from noise, drawn in another order where activations are computed again.
+    [
+        *((cell, False) for cell in RECURRENT),
+        ("rnn", True),
+        ("gru", True),
+        ("lstm", True),
+        ("reciprocal", True),
+    ],
+)
+@pytest.mark.parametrize("normalization", ["batchnorm", "batchnorm_per_step", "layernorm"])
+def test_recomputation_changes_neither_logits_nor_gradients_nor_statistics(
+    cell_type: str, normalization: str, thesis_exact: bool
+) -> None:
+    settings = {"normalization": normalization, "dropout": 0.3, "dropout_recurrent": 0.3}
+    tower = _tower(cell_type, thesis_exact=thesis_exact, **settings).double()
+    recomputed = copy.deepcopy(tower)
+    recomputed.recompute = True
+    _agree(recomputed, tower, torch.randn(3, 3, 13, 17, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("cell_type", CELLS)
+def test_channels_last_changes_nothing(cell_type: str) -> None:
+    tower = _tower(cell_type, normalization="layernorm", time_steps=3).double()
+    other = prepare_model(copy.deepcopy(tower), channels_last=True)
+    assert other.state_dict().keys() == tower.state_dict().keys()
+    assert other.cell_blocks[1].state_dict().keys() == tower.cell_blocks[1].state_dict().keys()
+    _agree(other, tower, torch.randn(3, 3, 13, 17, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("normalization", ["none", "batchnorm", "layernorm", "instancenorm"])
+@pytest.mark.parametrize("cell_type", RECURRENT)
+def test_states_keep_their_precision_under_bfloat16_autocast(cell_type: str, normalization: str) -> None:
+    tower = _tower(cell_type, normalization=normalization, time_steps=3)
+    x = torch.randn(2, 3, 16, 16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits, hidden = tower(x, return_all=True, return_hidden=True)
+    kinds = {s.dtype for step in hidden for s in (step[-1] if isinstance(step[-1], tuple) else step[-1:])}
+    assert kinds == {torch.bfloat16}
+    torch.stack(logits).float().square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in tower.parameters())
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("normalization", ["none", "layernorm"])
+@pytest.mark.parametrize("cell_type", CELLS)
+def test_every_parameter_has_a_gradient_for_any_number_of_steps(
+    cell_type: str, normalization: str, steps: int
+) -> None:
+    tower = _tower(cell_type, normalization=normalization, time_steps=3)
+    tower(torch.randn(2, 3, 13, 17), time_steps=steps).sum().backward()
+    assert [name for name, p in tower.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("how", ["step", "model"])
+def test_compilation_changes_neither_numbers_nor_names(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = torch.compile
+
+    def traced_only(function: Callable[..., Any], **settings: Any) -> Callable[..., Any]:
+        return compiler(function, **{**settings, "backend": "aot_eager"})
+
+    monkeypatch.setattr(torch, "compile", traced_only)
+    tower = _tower("gru", normalization="layernorm", time_steps=3)
+    reference = copy.deepcopy(tower)
+    prepare_model(tower, compile=how)
+    assert tower.state_dict().keys() == reference.state_dict().keys()
+    _agree(tower, reference, torch.randn(3, 3, 13, 17))
+
+
+def test_unknown_and_impossible_ways_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown compile 'on'; allowed: off, step, model"):
+        prepare_model(_tower("rnn"), compile="on")
+    with pytest.raises(ValueError, match='compile "model" and recompute exclude each other'):
+        prepare_model(_tower("rnn", recompute=True), compile="model")

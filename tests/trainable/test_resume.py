@@ -1,0 +1,126 @@
+"""A run killed or stopped anywhere ends like one that was left alone."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.trainable.sessions import (
+    DyingSession,
+    Killed,
+    Weights,
+    assert_same,
+    run,
+    without_times,
+)
+from trainable.checkpoint import CheckpointStore
+from trainable.config import TrainConfig
+from trainable.loop import train
+from trainable.session import Interrupted
+from trainable.tracking import read_rows
+
+# 11 steps and 3 batches of validation an epoch. Every part with a memory of its own is on.
+STEPS, BATCHES = 11, 3
+EVERYTHING: dict[str, Any] = {
+    "epochs": 3,
+    "cell_type": "gru",
+    "normalization": "batchnorm",
+    "optimizer": "adamw",
+    "weight_decay": 0.1,
+    "lr_scheduler": "cosine",
+    "warmup_epochs": 1.5,
+    "ema_decay": 0.9,
+    "mixup": 0.2,
+    "cutmix": 1.0,
+    "label_smoothing": 0.1,
+    "dropout": 0.2,
+    "batch_max": 50,
+    "time_loss": "linear",
+    "do_gradient_clipping": True,
+    "checkpoint_interval": 1,
+    "checkpoint_every_steps": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Weights, list[dict[str, Any]], dict[str, Any]]:
+    """An uninterrupted run: weights, rows, settings."""
+    from tests.commands import SMALL
+
+    settings = {**SMALL, **EVERYTHING}
+    folder = tmp_path_factory.mktemp("whole")
+    weights, _ = run(folder, settings)
+    return weights, without_times(read_rows(folder)), settings
+
+
+@pytest.mark.parametrize("dies", [2, 5, 9, 11, 12, 14, 15, 17, 20, 25, 28, 30, 36, 39, 41, 42])
+def test_a_run_killed_after_any_step_ends_with_the_same_weights_and_rows(
+    tmp_path: Path, whole: tuple[Weights, list[dict[str, Any]], dict[str, Any]], dies: int
+) -> None:
+    weights, rows, settings = whole
+    with pytest.raises(Killed):
+        train(TrainConfig(**settings), DyingSession(tmp_path, dies=dies))
+    resumed, _ = run(tmp_path, settings)
+    assert_same(weights, resumed)
+    assert without_times(read_rows(tmp_path)) == rows
+
+
+@pytest.mark.parametrize("stops", [1, 7, 11, 12, 14, 15, 42])
+def test_a_run_asked_to_stop_saves_that_very_step_and_goes_on_from_it(
+    tmp_path: Path, whole: tuple[Weights, list[dict[str, Any]], dict[str, Any]], stops: int
+) -> None:
+    weights, rows, settings = whole
+    with pytest.raises(Interrupted):
+        train(TrainConfig(**settings), DyingSession(tmp_path, stops=stops))
+    content = CheckpointStore(tmp_path / "checkpoints").load_latest()
+    assert content is not None
+    epoch, asked = divmod(stops, STEPS + BATCHES)
+    if asked == 0:  # the last batch of validation
+        epoch, asked = epoch - 1, STEPS + BATCHES
+    assert content["position"] == [epoch, min(asked, STEPS)]
+    resumed, _ = run(tmp_path, settings)
+    assert_same(weights, resumed)
+    assert without_times(read_rows(tmp_path)) == rows
+
+
+def test_a_run_stopped_again_and_again_gets_to_the_same_end(
+    tmp_path: Path, whole: tuple[Weights, list[dict[str, Any]], dict[str, Any]]
+) -> None:
+    weights, rows, settings = whole
+    starts = 0
+    while True:
+        starts += 1
+        try:
+            train(TrainConfig(**settings), DyingSession(tmp_path, stops=5))
+            break
+        except Interrupted:
+            assert starts < 20
+    resumed, _ = run(tmp_path, settings)
+    assert starts > 5
+    assert_same(weights, resumed)
+    assert without_times(read_rows(tmp_path)) == rows
+
+
+@pytest.mark.parametrize("dies_at", [1, 2, 3])
+def test_a_run_killed_in_a_report_repeats_no_epoch_in_its_rows(
+    tmp_path: Path, whole: tuple[Weights, list[dict[str, Any]], dict[str, Any]], dies_at: int
+) -> None:
+    weights, rows, settings = whole
+    with pytest.raises(Killed):
+        train(TrainConfig(**settings), DyingSession(tmp_path, dies_in_report=dies_at))
+    resumed, session = run(tmp_path, settings)
+    assert_same(weights, resumed)
+    assert without_times(read_rows(tmp_path)) == rows
+    assert session.reports[0]["epoch"] == min(dies_at + 1, 3)
+    assert session.reports[-1]["finished"] is True
+
+
+def test_checkpoints_come_at_the_steps_asked_for(tmp_path: Path, small: dict[str, Any]) -> None:
+    settings = {**small, "epochs": 1, "checkpoint_every_steps": 4, "keep_checkpoints": 5}
+    run(tmp_path, settings)
+    names = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.pt"))
+    assert names == [
+        "epoch_0000_step_000004.pt",
+        "epoch_0000_step_000008.pt",
+        "epoch_0001.pt",
+    ]

@@ -1,0 +1,80 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from trainable.config import TrainConfig
+from trainable.config.keeping import BOOKKEEPING
+from trainable.config_file import ConfigError
+from trainable.out_files import out_files
+from trainable.run_folder import changed_settings, check_same_run, check_writable, claimed, folder_name
+
+
+def test_the_folder_follows_what_is_trained_and_not_how_it_is_logged(small: dict[str, Any]) -> None:
+    name = folder_name(TrainConfig(**small), "run")
+    assert folder_name(TrainConfig(**small, wb_group="thesis", checkpoint_interval=1), "run") == name
+    assert folder_name(TrainConfig(**{**small, "learning_rate": 0.02}), "run") != name
+    assert folder_name(TrainConfig(**small, init="/a.weights"), "run") != name
+    assert {"checkpoint_interval", "wb_group", "keep_checkpoints"} < BOOKKEEPING
+
+
+def test_a_changed_setting_is_named_with_both_values(tmp_path: Path, small: dict[str, Any]) -> None:
+    with claimed(TrainConfig(**small), tmp_path, fresh=False):
+        pass
+    changed = TrainConfig(**{**small, "learning_rate": 0.02, "filters": [4, 9], "wb_group": "new"})
+    assert changed_settings(TrainConfig(**small), tmp_path) == []
+    assert changed_settings(changed, tmp_path) == [
+        "filters: [4, 8] -> [4, 9]",
+        "learning_rate: 0.01 -> 0.02",
+    ]
+    with pytest.raises(ConfigError, match=r"learning_rate: 0.01 -> 0.02.*--fresh.*--force"):
+        check_same_run(changed, tmp_path)
+
+
+def test_a_setting_that_the_stored_run_did_not_know_is_no_change(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    config = TrainConfig(**small)
+    stored = config.model_dump(mode="json")
+    del stored["dropout"]
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    check_same_run(config, tmp_path)
+
+
+def test_a_folder_has_one_command_at_a_time_and_fresh_empties_it(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    config = TrainConfig(**small)
+    with claimed(config, tmp_path, fresh=False):
+        (tmp_path / "checkpoints").mkdir()
+        with (
+            pytest.raises(ConfigError, match="another process trains this run"),
+            claimed(config, tmp_path, fresh=False),
+        ):
+            pass
+    with claimed(config, tmp_path, fresh=True):
+        assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
+
+
+def test_space_that_will_be_needed_is_asked_for_before_the_start(tmp_path: Path) -> None:
+    check_writable(tmp_path / "new" / "deeper", "--storage", at_least=1000)
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ConfigError, match=r"--storage: 1,000,000,000,000 MB are needed at least, .* free"):
+        check_writable(tmp_path, "--storage", at_least=10**18)
+
+
+def test_out_is_a_file_for_one_config_and_a_folder_or_a_pattern_for_any_number(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.weights", tmp_path / "two.weights"
+    sources = ["configs/one.json", "two.yaml"]
+    assert out_files(None, sources) == [None, None]
+    assert out_files(str(one), sources[:1]) == [one]
+    assert out_files(str(tmp_path), sources) == [one, two]
+    assert out_files(f"{tmp_path}/new/", sources) == [tmp_path / "new" / path.name for path in (one, two)]
+    assert out_files(f"{tmp_path}/{{name}}-a.pt", sources)[1] == tmp_path / "two-a.pt"
+    with pytest.raises(ConfigError, match="one file for 2 configs; give a folder"):
+        out_files(str(one), sources)
+    with pytest.raises(ConfigError, match="a/one.json and b/one.yaml would both be written to"):
+        out_files(str(tmp_path), ["a/one.json", "b/one.yaml"])
+    with pytest.raises(ConfigError, match="--out: no folder"):
+        out_files("/nowhere/deep/x.weights", sources[:1])

@@ -1,0 +1,140 @@
+"""The folder of one configuration: which one it is, whose settings it holds, who may write into it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from trainable import atomic
+from trainable.atomic import storage_error
+from trainable.checkpoint import CheckpointStore
+from trainable.config import TrainConfig
+from trainable.config.keeping import BOOKKEEPING
+from trainable.config_file import ConfigError
+
+CONFIG_FILE = "config.json"
+CHECKPOINTS = "checkpoints"
+_SHOWN = 80
+
+
+def folder_name(config: TrainConfig, stem: str) -> str:
+    """STEM-HASH, a hash of every setting that decides what is trained: the same command finds its run.
+
+    A changed setting is a new run, never a continued one. Settings at their default don't count: a version
+    with more settings still finds the runs of the one before.
+    """
+    settings = config.model_dump(mode="json", exclude_defaults=True, exclude=set(BOOKKEEPING))
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{stem}-{digest}"
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Whether there is something to continue from."""
+    return bool(CheckpointStore(folder / CHECKPOINTS).positions())
+
+
+def changed_settings(config: TrainConfig, folder: Path) -> list[str]:
+    """Settings that differ from those the folder's run was started with, as `key: old -> new`."""
+    try:
+        stored = json.loads((folder / CONFIG_FILE).read_text())
+    except (OSError, ValueError):
+        return []  # nothing here yet
+    new = config.model_dump(mode="json")
+    # A key this version has and the stored run did not know is at what the old version did.
+    return [
+        f"{key}: {_short(stored[key])} -> {_short(new.get(key))}"
+        for key in stored
+        if key not in BOOKKEEPING and stored[key] != new.get(key)
+    ]
+
+
+def check_same_run(config: TrainConfig, folder: Path) -> None:
+    """Refuse to continue a run under other settings.
+
+    Raises:
+        ConfigError: names the changed keys and the ways on.
+    """
+    changed = changed_settings(config, folder)
+    if changed:
+        raise ConfigError(
+            [
+                f"{folder} holds a run with other settings ({'; '.join(changed)}); give this one another "
+                "--name, --fresh to start over, or --force to go on with the new settings"
+            ]
+        )
+
+
+@contextmanager
+def claimed(config: TrainConfig, folder: Path, *, fresh: bool) -> Iterator[None]:
+    """Own the folder within the block; `fresh` empties it first.
+
+    Raises:
+        ConfigError: another command trains this run.
+        StorageError: the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock")
+        lock.acquire(blocking=False)  # the operating system frees it when the process dies
+    except filelock.Timeout:
+        raise ConfigError([f"{folder}: another process trains this run"]) from None
+    except OSError as error:
+        raise storage_error(folder, error) from error
+    with lock:
+        if fresh:
+            _empty(folder)
+        atomic.write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
+        yield
+
+
+def check_writable(folder: Path, option: str, at_least: int = 0) -> None:
+    """Check before any compute is spent that files can be made in `folder`, which need not exist yet.
+
+    Args:
+        folder: Where files will go.
+        option: What named the folder, for the message.
+        at_least: Bytes that will be needed for sure.
+
+    Raises:
+        ConfigError: read-only, no permission, or not enough space.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(b"\0" * 4096)
+            file.flush()
+            os.fsync(file.fileno())
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        raise ConfigError([f"{option}: {there} cannot be written: {error.strerror or error}"]) from None
+    if free < at_least:
+        raise ConfigError(
+            [f"{option}: {at_least / 1e6:,.0f} MB are needed at least, {there} has {free / 1e6:,.0f} MB free"]
+        )
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock, which others may be waiting for."""
+    for path in folder.iterdir():
+        if path.name == ".lock":
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
