@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from optuna.trial import FrozenTrial
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -121,7 +121,7 @@ class StudyScheduler(_NotPickled, FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Record why a trial's process failed; called before the searcher hears of it."""
         number = trial.config["number"]
-        error = trial.get_pickled_error()
+        error = _error_of(trial)
         conductor = self._executor.conductor
         if _through_no_fault(error):
             conductor.interrupted(number)
@@ -177,6 +177,13 @@ def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[
         "folder": str(study.folder / trial_name(trial.number)),
         "threads": threads,
     }
+
+
+def _error_of(trial: Any) -> Any:
+    """What Tune caught. Its own `get_pickled_error` looks in storage, where the file comes too late."""
+    with contextlib.suppress(OSError, TypeError):
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return None
 
 
 def _cause(trial: Any, error: Any) -> str:
