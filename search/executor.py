@@ -169,7 +169,7 @@ class Watchdog(_NotPickled, tune.Callback):
 def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[str, Any]:
     """What a trial's process is given."""
     config = study.config(trial).model_dump(mode="json")
-    if study.spec.search.scheduler.pauses:
+    if study.spec.search.scheduler.promote:
         config["checkpoint_interval"] = 1  # so that a paused trial loses nothing
     return {
         "number": trial.number,

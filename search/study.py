@@ -50,7 +50,7 @@ class Event:
     """The trial's number."""
 
     kind: str
-    """`start` (all parameters drawn), `report`, `promote`, `exploit`, `failure`."""
+    """`start` (all parameters drawn), `report`, `promote`, `failure`."""
 
     data: dict[str, Any]
 
@@ -89,7 +89,6 @@ class SearchStudy:
                 self.study.set_metric_names(search.metrics)  # what the dashboard shows
         self.study.sampler = build_sampler(spec, 0)
         self._reports: dict[int, list[Report]] = {}
-        self._exploits: dict[int, dict[str, Any]] = {}
         self._events: list[Event] = []
         self._next = 0
         self._read_events()
@@ -110,8 +109,6 @@ class SearchStudy:
         if event.kind == "report":
             report = Report(event.data["epoch"], event.data["resource"], tuple(event.data["values"]))
             self._reports.setdefault(event.number, []).append(report)
-        elif event.kind == "exploit":
-            self._exploits.setdefault(event.number, {}).update(event.data["params"])
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -153,8 +150,8 @@ class SearchStudy:
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
-        """The configuration of a trial; under `pbt` the one it goes on with."""
-        return self.spec.config({**trial.params, **self._exploits.get(trial.number, {})})
+        """The configuration of a trial."""
+        return self.spec.config(trial.params)
 
     def note(self, number: int, kind: str, **data: Any) -> None:
         """Append an event; it is on disk when this returns."""
