@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import filelock
+import ray
 from ray import tune
 from rich.console import Console
 
@@ -44,6 +45,7 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
     Raises:
         ConfigError: another process searches here, the folder holds a different search, or a trial does
             not fit the cluster.
+        ConnectionError: Ray did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_FILE)
@@ -65,7 +67,7 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
                 f"Resuming {folder}: {done} trials done, {conductor.cut_short} go on from their checkpoints."
             )
         if not conductor.finished:
-            cluster.connect(dashboard=False)
+            _connect()
             _run(study, conductor, console)
         write_results(study)
         return study
@@ -121,6 +123,22 @@ def warm_start(study: SearchStudy) -> None:
             [f"search.warm_start: {folder} has the objective {theirs.metric}, this search {ours.metric}"]
         )
     study.add_warm_start(folder.name, SearchStudy(folder, spec).finished())
+
+
+def _connect() -> None:
+    """Join or start Ray; on a machine under load its processes may miss their time limit: once more then.
+
+    Raises:
+        ConnectionError: it did not start.
+    """
+    for last in (False, True):
+        try:
+            cluster.connect(dashboard=False)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise ConnectionError(f"Ray did not start: {error}") from error
 
 
 def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
