@@ -105,13 +105,13 @@ def stored_spec(folder: Path) -> SearchSpec:
 
 
 def warm_start(study: SearchStudy) -> None:
-    """Read the earlier search that `warm_start` names into a new study, unless it is there already.
+    """Read the earlier search that `warm_start` names into a study without trials of its own.
 
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
     name = study.spec.search.warm_start
-    if name is None or study.warm_started:
+    if name is None:
         return
     folder = Path(name)
     if not (folder / STUDY_FILE).exists():

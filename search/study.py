@@ -182,11 +182,6 @@ class SearchStudy:
         self.note(trial.number, "start")
         return self.trial(trial.number)
 
-    @property
-    def warm_started(self) -> bool:
-        """Whether an earlier search's trials are here."""
-        return bool(self._warm())
-
     def _warm(self) -> list[FrozenTrial]:
         return [trial for trial in self._all() if _WARM in trial.user_attrs]
 
@@ -233,7 +228,11 @@ class SearchStudy:
 
     def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> None:
         """Let the sampler learn from another search's ended trials; before the first trial of this one."""
+        there = {trial.user_attrs[_WARM] for trial in self._warm()}
         for trial in trials:
+            label = f"{name}/{trial_name(trial.number)}"
+            if label in there:  # a kill came half-way
+                continue
             known = {key: d for key, d in trial.distributions.items() if key in self.spec.space}
             self.study.add_trial(
                 optuna.trial.create_trial(
@@ -242,7 +241,7 @@ class SearchStudy:
                     params={key: trial.params[key] for key in known},
                     distributions=known,
                     intermediate_values=trial.intermediate_values,
-                    user_attrs={**trial.user_attrs, _WARM: f"{name}/{trial_name(trial.number)}"},
+                    user_attrs={**trial.user_attrs, _WARM: label},
                     constraints=trial.constraints or None,
                 )
             )
