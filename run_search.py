@@ -77,6 +77,9 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
+    except ConnectionError as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"Interrupted. The same command resumes:\n  {_command()}", file=sys.stderr)
         return 130

@@ -15,7 +15,7 @@ from typing import Any
 
 import ray
 from optuna.trial import FrozenTrial
-from ray import tune
+from ray import cloudpickle, tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -123,7 +123,7 @@ class StudyScheduler(_NotPickled, FIFOScheduler):
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Record why a trial's process failed; called before the searcher hears of it."""
         number = trial.config["number"]
-        error = trial.get_pickled_error()
+        error = _error_of(trial)
         conductor = self._executor.conductor
         if _through_no_fault(error):
             conductor.interrupted(number)
@@ -171,7 +171,7 @@ class Watchdog(_NotPickled, tune.Callback):
 def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[str, Any]:
     """What a trial's process is given."""
     config = study.config(trial).model_dump(mode="json")
-    if study.spec.search.scheduler.pauses:
+    if study.spec.search.scheduler.promote:
         config["checkpoint_interval"] = 1  # so that a paused trial loses nothing
     return {
         "number": trial.number,
@@ -179,6 +179,13 @@ def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[
         "folder": str(study.folder / trial_name(trial.number)),
         "threads": threads,
     }
+
+
+def _error_of(trial: Any) -> Any:
+    """What Tune caught. Its own `get_pickled_error` looks in storage, where the file comes too late."""
+    with contextlib.suppress(OSError, TypeError):
+        return cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
+    return None
 
 
 def _cause(trial: Any, error: Any) -> str:

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Any
 
 import filelock
+import ray
 from ray import tune
 from rich.console import Console
 
@@ -49,6 +50,7 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
     Raises:
         ConfigError: another process searches here, the folder holds a different search, or a trial does
             not fit the cluster.
+        ConnectionError: Ray did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_FILE)
@@ -70,7 +72,7 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
                 f"Resuming {folder}: {done} trials done, {conductor.cut_short} go on from their checkpoints."
             )
         if not conductor.finished:
-            cluster.connect(dashboard=False)
+            _connect()
             _run(study, conductor, console)
         tidy(study)
         if conductor.finished:
@@ -118,13 +120,13 @@ def check_same_search(spec: SearchSpec, folder: Path) -> None:
 
 
 def warm_start(study: SearchStudy) -> None:
-    """Read the earlier search that `warm_start` names into a new study, unless it is there already.
+    """Read the earlier search that `warm_start` names into a study without trials of its own.
 
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
     name = study.spec.search.warm_start
-    if name is None or study.warm_started:
+    if name is None:
         return
     folder = Path(name)
     if not (folder / STUDY_FILE).exists():
@@ -136,6 +138,22 @@ def warm_start(study: SearchStudy) -> None:
             [f"search.warm_start: {folder} has the objective {theirs.metric}, this search {ours.metric}"]
         )
     study.add_warm_start(folder.name, SearchStudy(folder, spec).finished())
+
+
+def _connect() -> None:
+    """Join or start Ray; on a machine under load its processes may miss their time limit: once more then.
+
+    Raises:
+        ConnectionError: it did not start.
+    """
+    for last in (False, True):
+        try:
+            cluster.connect(dashboard=False)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise ConnectionError(f"Ray did not start: {error}") from error
 
 
 def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:

@@ -43,9 +43,9 @@ class Scheduler(BaseModel):
 
     model_config = _CLOSED
 
-    type: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
+    type: Literal["asha", "hyperband", "median", "none"] = "asha"
     """`asha`: asynchronous successive halving; `hyperband`: asha in several brackets; `median`: stop what is
-    worse than the median of the others; `pbt`: population based training; `none`: all run to their end."""
+    worse than the median of the others; `none`: all run to their end."""
 
     resource: Literal["epoch", "images", "image_steps", "seconds"] = "epoch"
     """What is spent on a trial, and compared at: passes over the data, images seen, images times time steps
@@ -55,7 +55,7 @@ class Scheduler(BaseModel):
     """Resource at which a trial is complete, however many epochs it has left. Left out: its epochs decide."""
 
     grace_period: float = Field(default=1, gt=0)
-    """Resource every trial may spend before it can be stopped; `pbt`: between two exploits."""
+    """Resource every trial may spend before it can be stopped."""
 
     reduction_factor: float = Field(default=3.0, gt=1.0)
     """`asha`, `hyperband`: at each rung the best 1/reduction_factor of the trials go on."""
@@ -70,9 +70,6 @@ class Scheduler(BaseModel):
 
     min_trials: int = Field(default=5, ge=1)
     """`median`: trials that must have come as far before one is stopped."""
-
-    quantile: float = Field(default=0.25, gt=0, le=0.5)
-    """`pbt`: share of the population that is replaced, and share that replaces it."""
 
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> Self:
@@ -89,11 +86,6 @@ class Scheduler(BaseModel):
                 f"grace_period ({self.grace_period:g}) must not exceed max_resource ({self.max_resource:g})"
             )
         return self
-
-    @property
-    def pauses(self) -> bool:
-        """Whether trials are paused and taken up again, so that each epoch needs its checkpoint."""
-        return self.promote or self.type == "pbt"
 
 
 class Confirm(BaseModel):

@@ -51,7 +51,7 @@ class Event:
     """The trial's number."""
 
     kind: str
-    """`start` (all parameters drawn), `report`, `promote`, `exploit`, `failure`."""
+    """`start` (all parameters drawn), `report`, `promote`, `failure`."""
 
     data: dict[str, Any]
 
@@ -90,7 +90,6 @@ class SearchStudy:
                 self.study.set_metric_names(search.metrics)  # what the dashboard shows
         self.study.sampler = build_sampler(spec, 0)
         self._reports: dict[int, list[Report]] = {}
-        self._exploits: dict[int, dict[str, Any]] = {}
         self._events: list[Event] = []
         self._next = 0
         self._read_events()
@@ -111,8 +110,6 @@ class SearchStudy:
         if event.kind == "report":
             report = Report(event.data["epoch"], event.data["resource"], tuple(event.data["values"]))
             self._reports.setdefault(event.number, []).append(report)
-        elif event.kind == "exploit":
-            self._exploits.setdefault(event.number, {}).update(event.data["params"])
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
@@ -157,8 +154,8 @@ class SearchStudy:
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
-        """The configuration of a trial; under `pbt` the one it goes on with."""
-        return self.spec.config({**trial.params, **self._exploits.get(trial.number, {})})
+        """The configuration of a trial."""
+        return self.spec.config(trial.params)
 
     def note(self, number: int, kind: str, **data: Any) -> None:
         """Append an event; it is on disk when this returns."""
@@ -187,11 +184,6 @@ class SearchStudy:
         draw(self.spec.space, self.spec.train, trial)
         self.note(trial.number, "start")
         return self.trial(trial.number)
-
-    @property
-    def warm_started(self) -> bool:
-        """Whether an earlier search's trials are here."""
-        return bool(self._warm())
 
     def _warm(self) -> list[FrozenTrial]:
         return [trial for trial in self._all() if _WARM in trial.user_attrs]
@@ -239,7 +231,11 @@ class SearchStudy:
 
     def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> None:
         """Let the sampler learn from another search's ended trials; before the first trial of this one."""
+        there = {trial.user_attrs[_WARM] for trial in self._warm()}
         for trial in trials:
+            label = f"{name}/{trial_name(trial.number)}"
+            if label in there:  # a kill came half-way
+                continue
             known = {key: d for key, d in trial.distributions.items() if key in self.spec.space}
             self.study.add_trial(
                 optuna.trial.create_trial(
@@ -248,7 +244,7 @@ class SearchStudy:
                     params={key: trial.params[key] for key in known},
                     distributions=known,
                     intermediate_values=trial.intermediate_values,
-                    user_attrs={**trial.user_attrs, _WARM: f"{name}/{trial_name(trial.number)}"},
+                    user_attrs={**trial.user_attrs, _WARM: label},
                     constraints=trial.constraints or None,
                 )
             )
