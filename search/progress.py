@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search.report import format_value
 from search.spec import SearchSpec
+from search.status import Cost, remaining
 from search.study import trial_name
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
@@ -37,12 +38,17 @@ class Progress(Callback):
         spec: What is searched.
         console: Where to print.
         finished: Trials that had ended before this start.
+        cpus: Cores of a trial, over its workers.
+        gpus: GPUs of a trial, over its workers.
     """
 
-    def __init__(self, spec: SearchSpec, console: Console, finished: int) -> None:
+    def __init__(
+        self, spec: SearchSpec, console: Console, finished: int, *, cpus: int = 1, gpus: float = 0.0
+    ) -> None:
         self._spec = spec
         self._console = console
-        self._finished = finished
+        self._finished = self._before = finished
+        self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
         self._best: tuple[float, int, int] | None = None  # value, trial, epoch
         self._started = time.monotonic()
@@ -130,7 +136,15 @@ class Progress(Callback):
         running = sum(line.state == "running" for line in self._lines.values())
         elapsed = time.monotonic() - self._started
         done = f"{self._finished}/{self._spec.search.num_samples} trials done, {running} running"
-        return Group(table, Text(f"{done}, {best}, {elapsed:.0f} s"))
+        missing = max(0, self._spec.search.num_samples - self._finished)
+        left = remaining(self._finished - self._before, missing, elapsed)
+        eta = f", about {left} left" if left is not None and missing else ""
+        taken = sum(
+            time.monotonic() - line.started if line.state == "running" else line.seconds
+            for line in self._lines.values()
+        )
+        used = Cost(taken, self._cpus, self._gpus)
+        return Group(table, Text(f"{done}, {best}, {elapsed:.0f} s{eta}; {used}"))
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks into the experiment state; a console does not go along.

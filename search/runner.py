@@ -167,7 +167,14 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
     executor = Executor(conductor, plan.concurrent, plan.workers.cpus)
     if plan.workers.count > 1:
         executor.release = release
-    progress = Progress(spec, console, len(study.finished()))
+    workers = plan.workers
+    progress = Progress(
+        spec,
+        console,
+        len(study.finished()),
+        cpus=workers.count * workers.cpus,
+        gpus=workers.count * workers.gpus,
+    )
     try:
         with stop_on_signals(executor):
             build_tuner(executor, plan.trainable(), reuse=plan.workers.count == 1, callbacks=[progress]).fit()
