@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
       --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
   python run_search.py search_spaces/fgru.yaml --status
+  python run_search.py sweep_configuration.json --base config.json    (a Weights & Biases sweep)
 
 The same command again continues a search that was killed, and extends a finished one when --trials grew.
 exit codes: 0 done, 1 the search failed, 2 the input was wrong, 130 interrupted (the same command resumes)
@@ -37,6 +38,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="folder for all searches, shared by all nodes (default: runs)",
     )
     parser.add_argument("--name", help="name of the search below --storage (default: the YAML file's name)")
+    parser.add_argument(
+        "--base",
+        metavar="CONFIG",
+        help="configuration with the settings that SPACE leaves out; needed for a W&B sweep file",
+    )
     parser.add_argument("--trials", metavar="N", type=int, help="configurations to try (search.num_samples)")
     parser.add_argument(
         "--set",
@@ -71,8 +77,11 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
+    except ConnectionError as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
-        print("Interrupted. The same command resumes.", file=sys.stderr)
+        print(f"Interrupted. The same command resumes:\n  {_command()}", file=sys.stderr)
         return 130
 
 
@@ -82,14 +91,13 @@ def _run(arguments: argparse.Namespace) -> int:
     # Ray, Optuna and torch take seconds to import: --help and parse errors come at once.
     from rich.console import Console
 
-    from search import report, runner
-    from search.spec import load_spec
+    from search import report
+    from search.spec import load_spec, stored_spec
     from search.study import STUDY_FILE, SearchStudy
-    from trainable import preflight
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
-    spec = load_spec(arguments.space, arguments.overrides)
+    spec = load_spec(arguments.space, arguments.overrides, arguments.base)
     name = arguments.name or Path(arguments.space).stem
     folder = Path(arguments.storage).expanduser().absolute() / name
     # Into a file or a pipe, lines need not fit a terminal.
@@ -100,36 +108,53 @@ def _run(arguments: argparse.Namespace) -> int:
     if (arguments.status or arguments.report or arguments.resume) and not exists:
         raise ConfigError([f"{folder}: no search here"])
     if arguments.status or arguments.report:
-        study = SearchStudy(folder, runner.stored_spec(folder))
+        study = SearchStudy(folder, stored_spec(folder))
         if arguments.report:
+            from search.report.page import write_report
+
             report.write_results(study)
+            write_report(study)
+        else:
+            from search.status import print_status
+
+            print_status(study, console)
         report.print_results(study, console)
         return 0
+    from search import confirm, runner
+    from trainable import preflight
+
     for config in spec.corners():
         preflight.check(config, arguments.space, spec.resources.workers)
     if arguments.fresh and folder.exists():
         shutil.rmtree(folder)
     study = runner.run_search(spec, folder, console)
     report.print_results(study, console)
-    if len(study.finished()) < spec.search.num_samples:
-        console.print("Interrupted. The same command resumes.")
+    if len(study.finished()) < study.target or confirm.unconfirmed(study):
+        console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)
         return 130
     return 0 if study.best() is not None else 1
+
+
+def _command() -> str:
+    """What was typed, without the option that would delete what is there."""
+    import shlex
+
+    words = ["python", *sys.argv]
+    return shlex.join(word for word in words if word != "--fresh")
 
 
 def _dry_run(spec, source: str) -> int:  # type: ignore[no-untyped-def]
     """Print three configurations the sampler would start with; no Ray, nothing written."""
     import json
-    import tempfile
 
-    from search.sampler import build_sampler
+    from optuna.storages import InMemoryStorage
+
     from search.study import SearchStudy
 
-    with tempfile.TemporaryDirectory() as folder:
-        study = SearchStudy(Path(folder), spec)
-        for _ in range(3):
-            trial = study.ask(lambda number: build_sampler(spec.search, number))
-            print(json.dumps(study.config(trial).model_dump(mode="json", exclude_none=True), indent=2))
+    study = SearchStudy(Path(source).absolute(), spec, InMemoryStorage())
+    for _ in range(min(3, study.target)):
+        config = study.config(study.ask())
+        print(json.dumps(config.model_dump(mode="json", exclude_none=True), indent=2))
     return 0
 
 

@@ -17,15 +17,19 @@ from typing import Any
 
 from ray import tune
 
-from search.plan import Plan, run_with_workers
+from search.conductor import Conductor
+from search.executor import Executor
+from search.plan import FOR_NOTHING
 from search.runner import build_tuner
-from search.spec import SearchSpec
+from search.spec import Search, SearchSpec
 from search.study import SearchStudy, trial_name
+from search.workers import run_with_workers
 from trainable import cluster
 from trainable.distributed import Workers
 from trainable.inprocess import run_trial
 from trainable.tracking import read_rows
 
+SEARCH: dict[str, Any] = {"scheduler": {"type": "none"}}
 SPEC = SearchSpec(
     train={
         "dataset": "digits",
@@ -40,19 +44,19 @@ SPEC = SearchSpec(
         "time_steps": 2,
     },
     space={"learning_rate": {"type": "float", "low": 1e-3, "high": 1e-2, "log": True}},
-    search={"scheduler": {"type": "none"}},
+    search=SEARCH,
 )
 
 
-def overhead(trainable: Any, trials: int, concurrent: int) -> tuple[float, float]:
+def overhead(trainable: Any, trials: int, concurrent: int, *, reuse: bool) -> tuple[float, float]:
     """Seconds of overhead per trial: (all trials, those in warm slots)."""
     with tempfile.TemporaryDirectory() as storage:
         folder = Path(storage) / "overhead"
         folder.mkdir()
-        study = SearchStudy(folder, SPEC)
-        plan = Plan(Workers(), concurrent)
+        study = SearchStudy(folder, SPEC.model_copy(update={"search": Search(**SEARCH, num_samples=trials)}))
+        executor = Executor(Conductor(study), concurrent, threads=1)
         start = time.perf_counter()
-        build_tuner(study, trials, plan, trainable, []).fit()
+        build_tuner(executor, trainable, reuse=reuse, callbacks=[]).fit()
         wall = time.perf_counter() - start
         work = [
             sum(row["seconds"] for row in read_rows(folder / trial_name(number))) for number in range(trials)
@@ -76,9 +80,9 @@ def main() -> None:
     trials = parser.parse_args().trials
     cluster.connect(dashboard=True)
     concurrent = min(2, cluster.capacity()[0])
-    own, own_warm = overhead(tune.with_resources(run_trial, {"cpu": 1}), trials, concurrent)
+    own, own_warm = overhead(tune.with_resources(run_trial, {"cpu": 1}), trials, concurrent, reuse=True)
     documented = tune.with_parameters(run_with_workers, workers=Workers())
-    ray, ray_warm = overhead(tune.with_resources(documented, {"cpu": 0}), trials, concurrent)
+    ray, ray_warm = overhead(tune.with_resources(documented, FOR_NOTHING), trials, concurrent, reuse=False)
     print(f"{trials} trials, {concurrent} at a time; seconds of overhead per trial")
     print(f"{'':32}{'all':>8}{'warm':>8}")
     print(f"{'in reused trial processes':32}{own:8.2f}{own_warm:8.2f}")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from ray import tune
-from ray.tune.integration.ray_train import TuneReportCallback
 
 from search.spec import Resources
-from trainable.config import TrainConfig
+from search.workers import run_with_workers
 from trainable.config_file import ConfigError
-from trainable.distributed import Workers, fit
+from trainable.distributed import Workers
 from trainable.inprocess import run_trial
+
+FOR_NOTHING = {"memory": 1}
+"""Resources of a process that only waits for others: a byte, because Tune refuses a trial without any."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Plan:
         """
         if self.workers.count > 1:
             return tune.with_resources(
-                tune.with_parameters(run_with_workers, workers=self.workers), {"cpu": 0, "gpu": 0}
+                tune.with_parameters(run_with_workers, workers=self.workers), FOR_NOTHING
             )
         return tune.with_resources(run_trial, {"cpu": self.workers.cpus, "gpu": self.workers.gpus})
 
@@ -65,8 +66,3 @@ def make_plan(resources: Resources, cpus: int, gpus: int) -> Plan:
     return Plan(
         Workers(resources.workers, per_worker_cpus, per_worker_gpus), min(concurrent or possible, possible)
     )
-
-
-def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
-    """Ray Tune function trainable that trains one configuration through a TorchTrainer."""
-    fit(TrainConfig(**trial["config"]), Path(trial["folder"]), workers, callbacks=[TuneReportCallback()])

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from search.report import format_value
 from search.spec import SearchSpec
+from search.status import Cost, remaining
 from search.study import trial_name
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
@@ -37,12 +38,17 @@ class Progress(Callback):
         spec: What is searched.
         console: Where to print.
         finished: Trials that had ended before this start.
+        cpus: Cores of a trial, over its workers.
+        gpus: GPUs of a trial, over its workers.
     """
 
-    def __init__(self, spec: SearchSpec, console: Console, finished: int) -> None:
+    def __init__(
+        self, spec: SearchSpec, console: Console, finished: int, *, cpus: int = 1, gpus: float = 0.0
+    ) -> None:
         self._spec = spec
         self._console = console
-        self._finished = finished
+        self._finished = self._before = finished
+        self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
         self._best: tuple[float, int, int] | None = None  # value, trial, epoch
         self._started = time.monotonic()
@@ -66,7 +72,7 @@ class Progress(Callback):
     ) -> None:
         """Bring the trial's line up to date."""
         line = self._lines[trial.config["number"]]
-        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.metric])
+        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         line.seconds = time.monotonic() - line.started
         if DIVERGED in result:
             line.state = "diverged"
@@ -105,14 +111,14 @@ class Progress(Callback):
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
             self._console.print(
                 f"{trial_name(number)}  {state:8}  epoch {line.epoch}/{self._spec.max_epochs}  "
-                f"{self._spec.search.metric} {value}  {line.seconds:.1f} s  {settings}",
+                f"{self._spec.search.primary} {value}  {line.seconds:.1f} s  {settings}",
                 soft_wrap=True,
                 highlight=False,
             )
 
     def _render(self) -> Group:
         table = Table()
-        for column in ("trial", "state", "epoch", self._spec.search.metric, "time", *self._spec.space):
+        for column in ("trial", "state", "epoch", self._spec.search.primary, "time", *self._spec.space):
             table.add_column(column, justify="left" if column in ("trial", "state") else "right")
         for number, line in list(self._lines.items())[-_ROWS:]:
             now = time.monotonic() - line.started if line.state == "running" else line.seconds
@@ -130,7 +136,15 @@ class Progress(Callback):
         running = sum(line.state == "running" for line in self._lines.values())
         elapsed = time.monotonic() - self._started
         done = f"{self._finished}/{self._spec.search.num_samples} trials done, {running} running"
-        return Group(table, Text(f"{done}, {best}, {elapsed:.0f} s"))
+        missing = max(0, self._spec.search.num_samples - self._finished)
+        left = remaining(self._finished - self._before, missing, elapsed)
+        eta = f", about {left} left" if left is not None and missing else ""
+        taken = sum(
+            time.monotonic() - line.started if line.state == "running" else line.seconds
+            for line in self._lines.values()
+        )
+        used = Cost(taken, self._cpus, self._gpus)
+        return Group(table, Text(f"{done}, {best}, {elapsed:.0f} s{eta}; {used}"))
 
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles its callbacks into the experiment state; a console does not go along.

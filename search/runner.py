@@ -2,39 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import filelock
+import ray
 from ray import tune
 from rich.console import Console
 
-from search.plan import Plan, make_plan
+from search.conductor import Conductor
+from search.confirm import CONFIRM_FOLDER, confirmation_spec
+from search.executor import Executor
+from search.journal import mend
+from search.plan import make_plan
 from search.progress import Progress
 from search.report import write_results
-from search.sampler import StudySearcher
-from search.scheduler import build_scheduler
-from search.spec import SearchSpec
+from search.report.page import write_report
+from search.retention import tidy
+from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
+from search.workers import release
 from trainable import atomic, cluster
-from trainable.config_file import ConfigError, read_mapping, validate
+from trainable.config_file import ConfigError
 
-SPEC_FILE = "spec.yaml"
 LOCK_FILE = ".lock"
+RAY_FOLDER = "ray"
 
 # What may change when a search is resumed: how long, with what, how patiently; not what is searched.
-_FREE: dict[str, Any] = {"search": {"num_samples", "max_failures"}, "resources": True}
+_FREE: dict[str, Any] = {
+    "search": {"num_samples", "max_failures", "trial_timeout", "keep_checkpoints", "confirm"},
+    "resources": True,
+}
 
 
 def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
     """Run the search in `folder` until it has `num_samples` ended trials; continue one that is there.
 
-    Returns when done or interrupted: compare `len(study.finished())` with `num_samples`.
+    Returns when done or interrupted: compare `len(study.finished())` with `study.target`.
 
     Raises:
         ConfigError: another process searches here, the folder holds a different search, or a trial does
             not fit the cluster.
+        ConnectionError: Ray did not start.
     """
     folder.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(folder / LOCK_FILE)
@@ -45,18 +61,37 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
     with lock:
         check_same_search(spec, folder)
         atomic.write_text(folder / SPEC_FILE, spec.to_yaml())
+        mend(folder)
         study = SearchStudy(folder, spec)
-        done, unfinished = len(study.finished()), len(study.unfinished())
-        missing = max(0, spec.search.num_samples - done)
-        if done or unfinished:
+        if not study.trials():
+            warm_start(study)
+        done = len(study.finished())
+        conductor = Conductor(study)
+        if study.trials():
             console.print(
-                f"Resuming {folder}: {done} trials done, {unfinished} go on from their checkpoints."
+                f"Resuming {folder}: {done} trials done, {conductor.cut_short} go on from their checkpoints."
             )
-        if missing:
-            cluster.connect(dashboard=spec.resources.workers > 1)
-            _tune(spec, study, missing, console)
+        if not conductor.finished:
+            _connect()
+            _run(study, conductor, console)
+        tidy(study)
+        if conductor.finished:
+            _confirm(study, console)
         write_results(study)
+        write_report(study)
         return study
+
+
+def _confirm(study: SearchStudy, console: Console) -> None:
+    """Train the best again with new seeds, where the spec says so: a search in the search's folder."""
+    spec = confirmation_spec(study)
+    if spec is None:
+        return
+    folder = study.folder / CONFIRM_FOLDER
+    console.print(f"Confirming the best with new seeds: {spec.search.num_samples} runs")
+    # An extended search may have new best trials: their points are appended to those already there.
+    atomic.write_text(folder / SPEC_FILE, spec.to_yaml())
+    run_search(spec, folder, console)
 
 
 def check_same_search(spec: SearchSpec, folder: Path) -> None:
@@ -84,52 +119,151 @@ def check_same_search(spec: SearchSpec, folder: Path) -> None:
         )
 
 
-def stored_spec(folder: Path) -> SearchSpec:
-    """The spec of the search in `folder`; raises ConfigError where there is none."""
-    path = folder / SPEC_FILE
-    return validate(SearchSpec, read_mapping(path), str(path))
+def warm_start(study: SearchStudy) -> None:
+    """Read the earlier search that `warm_start` names into a study without trials of its own.
+
+    Raises:
+        ConfigError: there is no search, or it has another objective.
+    """
+    name = study.spec.search.warm_start
+    if name is None:
+        return
+    folder = Path(name)
+    if not (folder / STUDY_FILE).exists():
+        raise ConfigError([f"search.warm_start: {folder}: no search here"])
+    spec = stored_spec(folder)
+    theirs, ours = spec.search, study.spec.search
+    if (theirs.metrics, theirs.directions) != (ours.metrics, ours.directions):
+        raise ConfigError(
+            [f"search.warm_start: {folder} has the objective {theirs.metric}, this search {ours.metric}"]
+        )
+    study.add_warm_start(folder.name, SearchStudy(folder, spec).finished())
 
 
-def _tune(spec: SearchSpec, study: SearchStudy, samples: int, console: Console) -> None:
-    """One run of Ray Tune over `samples` trials, unfinished ones first."""
+def _connect() -> None:
+    """Join or start Ray; on a machine under load its processes may miss their time limit: once more then.
+
+    Raises:
+        ConnectionError: it did not start.
+    """
+    for last in (False, True):
+        try:
+            cluster.connect(dashboard=False)
+            return
+        except Exception as error:
+            ray.shutdown()
+            if last:
+                raise ConnectionError(f"Ray did not start: {error}") from error
+
+
+def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
+    """One run of Ray Tune over whatever the study still lacks."""
+    spec = study.spec
     plan = make_plan(spec.resources, *cluster.capacity())
     console.print(
-        f"{samples} trials, {plan.concurrent} at a time, each with {plan.workers.count} worker(s) of "
-        f"{plan.workers.cpus} CPU(s) and {plan.workers.gpus:g} GPU(s)"
+        f"{study.target - len(study.finished())} trials, {plan.concurrent} at a time, each with "
+        f"{plan.workers.count} worker(s) of {plan.workers.cpus} CPU(s) and {plan.workers.gpus:g} GPU(s)"
     )
-    progress = Progress(spec, console, len(study.finished()))
+    executor = Executor(conductor, plan.concurrent, plan.workers.cpus)
+    if plan.workers.count > 1:
+        executor.release = release
+    workers = plan.workers
+    progress = Progress(
+        spec,
+        console,
+        len(study.finished()),
+        cpus=workers.count * workers.cpus,
+        gpus=workers.count * workers.gpus,
+    )
     try:
-        build_tuner(study, samples, plan, plan.trainable(), [progress]).fit()
+        with stop_on_signals(executor):
+            build_tuner(executor, plan.trainable(), reuse=plan.workers.count == 1, callbacks=[progress]).fit()
     finally:
         progress.close()
 
 
 def build_tuner(
-    study: SearchStudy, samples: int, plan: Plan, trainable: Any, callbacks: list[tune.Callback]
+    executor: Executor, trainable: Any, *, reuse: bool, callbacks: list[tune.Callback]
 ) -> tune.Tuner:
-    """The Tuner that runs `samples` more trials of a study, unfinished ones first."""
-    # The run's own files say what Ray's loggers would say, and survive a resume: they stay off.
+    """The Tuner that runs what the executor's conductor hands out.
+
+    Args:
+        executor: Whose trials.
+        trainable: What runs one.
+        reuse: Run one trial after the other in the same processes.
+        callbacks: More callbacks of Tune.
+    """
+    # What Tune would log and save, the project does itself, and it survives a kill: all that stays off.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its header; the project has a table of its own
+    os.environ["TUNE_PRINT_ALL_TRIAL_ERRORS"] = "0"
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = (
+        "1"  # a report without the metric must not end a search
+    )
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stop_on_signals
+    os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
+    os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
+    logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses its loggers
+    logging.getLogger("ray.tune.tune").setLevel(
+        logging.CRITICAL
+    )  # calls a trial that is tried again an error
+    searcher, scheduler, watchdog = executor.parts()
+    folder = executor.conductor.study.folder
     return tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
-            search_alg=StudySearcher(study, plan.workers.cpus),
-            scheduler=build_scheduler(study),
-            num_samples=samples,
-            max_concurrent_trials=plan.concurrent,
-            reuse_actors=plan.workers.count == 1,
+            search_alg=searcher,
+            scheduler=scheduler,
+            num_samples=-1,  # the searcher says when it is over
+            reuse_actors=reuse,
             trial_name_creator=_name,
             trial_dirname_creator=_name,
         ),
         run_config=tune.RunConfig(
-            name=study.folder.name,
-            storage_path=str(study.folder.parent),
-            failure_config=tune.FailureConfig(max_failures=study.spec.search.max_failures),
-            callbacks=callbacks,
+            name=RAY_FOLDER,
+            storage_path=str(folder),
+            stop=_Interrupted(executor),
+            callbacks=[*callbacks, watchdog],
             verbose=0,
         ),
     )
+
+
+class _Interrupted(tune.Stopper):
+    """Stops everything once the search was asked to stop."""
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return self._executor.stopping
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+@contextlib.contextmanager
+def stop_on_signals(executor: Executor) -> Iterator[None]:
+    """Ctrl-C, SIGTERM and SIGUSR1 (time limits) stop the search in order, a second one at once."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if executor.stopping:
+            os._exit(130)
+        executor.stopping = True
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = {number: signal.signal(number, handle) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _name(trial: Any) -> str:

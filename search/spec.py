@@ -9,10 +9,16 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-from search.space import Parameter
+from search.conditions import corners, problems_of_conditions, settings
+from search.points import grid_points, problems_of_points
+from search.space import Space
+from search.sweep import is_sweep, search_values
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError, apply_overrides, describe, read_mapping, validate
 from trainable.metrics import OBJECTIVES
+
+SPEC_FILE = "spec.yaml"
+"""The resolved spec, in the search's folder."""
 
 _CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -22,26 +28,76 @@ class Sampler(BaseModel):
 
     model_config = _CLOSED
 
-    type: Literal["tpe", "random"] = "tpe"
-    """`tpe`: Optuna's multivariate tree-structured Parzen estimator; `random`: independent draws."""
+    type: Literal["tpe", "gp", "cmaes", "nsga2", "qmc", "random", "grid"] = "tpe"
+    """A key of search.sampler.SAMPLERS, or `grid`: every combination once, in order."""
 
     startup_trials: int = Field(default=10, ge=1)
-    """Trials drawn at random before `tpe` starts to learn from results."""
+    """Trials drawn at random before `tpe`, `gp` or `cmaes` start to learn from results."""
+
+    population: int = Field(default=50, ge=2)
+    """Trials per generation of `nsga2`."""
 
 
 class Scheduler(BaseModel):
-    """Who stops trials early."""
+    """Who stops trials early, and in what it counts."""
 
     model_config = _CLOSED
 
-    type: Literal["asha", "none"] = "asha"
-    """`asha`: asynchronous successive halving; `none`: every trial runs all its epochs."""
+    type: Literal["asha", "hyperband", "median", "none"] = "asha"
+    """`asha`: asynchronous successive halving; `hyperband`: asha in several brackets; `median`: stop what is
+    worse than the median of the others; `none`: all run to their end."""
 
-    grace_period: int = Field(default=1, ge=1)
-    """Epochs every trial may run before it can be stopped."""
+    resource: Literal["epoch", "images", "image_steps", "seconds"] = "epoch"
+    """What is spent on a trial, and compared at: passes over the data, images seen, images times time steps
+    (2 and 16 steps then compete for equal compute), or seconds of its epochs."""
+
+    max_resource: float | None = Field(default=None, gt=0)
+    """Resource at which a trial is complete, however many epochs it has left. Left out: its epochs decide."""
+
+    grace_period: float = Field(default=1, gt=0)
+    """Resource every trial may spend before it can be stopped."""
 
     reduction_factor: float = Field(default=3.0, gt=1.0)
-    """At each rung the best 1/reduction_factor of the trials go on."""
+    """`asha`, `hyperband`: at each rung the best 1/reduction_factor of the trials go on."""
+
+    promote: bool = False
+    """`asha`: pause every trial at a rung, and go on with one when it is among the best there. Left off, a
+    trial goes on unless it is among the worst of those that came before it."""
+
+    brackets: int = Field(default=1, ge=1)
+    """`asha`: sets of rungs, the next one starting a rung higher; a trial's is drawn from the seed.
+    `hyperband` has as many as there are rungs."""
+
+    min_trials: int = Field(default=5, ge=1)
+    """`median`: trials that must have come as far before one is stopped."""
+
+    @model_validator(mode="after")
+    def _options_fit_the_type(self) -> Self:
+        if self.promote and self.type != "asha":
+            raise ValueError(f"promote belongs to asha, got type {self.type}")
+        if self.brackets > 1 and self.type != "asha":
+            raise ValueError(f"brackets belong to asha, got type {self.type}")
+        if self.type == "hyperband" and self.resource != "epoch" and self.max_resource is None:
+            raise ValueError(f"hyperband over {self.resource} needs max_resource")
+        if self.resource == "epoch" and self.grace_period != int(self.grace_period):
+            raise ValueError(f"grace_period counts whole epochs, got {self.grace_period}")
+        if self.max_resource is not None and self.grace_period > self.max_resource:
+            raise ValueError(
+                f"grace_period ({self.grace_period:g}) must not exceed max_resource ({self.max_resource:g})"
+            )
+        return self
+
+
+class Confirm(BaseModel):
+    """What is trained again once the search is done."""
+
+    model_config = _CLOSED
+
+    top: int = Field(default=3, ge=1)
+    """Best complete trials that are trained again, to their end."""
+
+    seeds: int = Field(default=3, ge=1)
+    """New seeds for each of them. The best mean wins; the value of the search itself does not count."""
 
 
 class Search(BaseModel):
@@ -49,11 +105,12 @@ class Search(BaseModel):
 
     model_config = _CLOSED
 
-    metric: str = "val_acc"
-    """What to optimize: a key of trainable.metrics.OBJECTIVES."""
+    metric: str | list[str] = "val_acc"
+    """What to optimize: a key of trainable.metrics.OBJECTIVES, or several for a Pareto front. The scheduler
+    looks at the first."""
 
-    mode: Literal["min", "max"] | None = None
-    """Direction; left out: the metric's own (accuracies max, losses min)."""
+    mode: Literal["min", "max"] | list[Literal["min", "max"]] | None = None
+    """Direction, one per metric; left out: the metric's own (accuracies max, losses and costs min)."""
 
     num_samples: int = Field(default=20, ge=1)
     """Configurations to try. A finished search goes on when this is raised."""
@@ -61,8 +118,29 @@ class Search(BaseModel):
     max_failures: int = Field(default=2, ge=0)
     """Times a crashed trial is started again from its checkpoint before it counts as failed."""
 
+    trial_timeout: float | None = Field(default=None, gt=0)
+    """Seconds a trial may go without a report before it is killed, which counts as a crash. Give it a few
+    times an epoch; the first report also waits for data and compilation. Left out: patience without end."""
+
+    diverged: Literal["fail", "worst"] = "fail"
+    """What the sampler hears of a diverged trial: nothing (`fail`: it is left out), or that such settings
+    break a constraint (`worst`: told as pruned, and ranked behind all others)."""
+
+    points_to_evaluate: list[dict[str, Any]] = []
+    """Configurations to try first; parameters left out are drawn."""
+
+    warm_start: str | None = None
+    """Folder of an earlier search whose ended trials the sampler learns from; parameters that both spaces
+    have are taken over. They don't count among this search's trials."""
+
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler: trial n's draw depends on the seed, n and the results known by then."""
+
+    keep_checkpoints: int = Field(default=5, ge=1)
+    """Ended trials whose checkpoints and weights stay on disk: the best ones. Running ones keep theirs."""
+
+    confirm: Confirm | None = None
+    """Train the best again with new seeds after the search. Left out: the best single value wins."""
 
     sampler: Sampler = Sampler()
     """Settings of the sampler."""
@@ -71,15 +149,45 @@ class Search(BaseModel):
     """Settings of the scheduler."""
 
     @model_validator(mode="after")
-    def _metric_is_reported(self) -> Self:
-        if self.metric not in OBJECTIVES:
-            raise ValueError(f"unknown metric {self.metric!r}; a trial reports: {', '.join(OBJECTIVES)}")
+    def _metrics_are_reported(self) -> Self:
+        for metric in self.metrics:
+            if metric not in OBJECTIVES:
+                raise ValueError(f"unknown metric {metric!r}; a trial reports: {', '.join(OBJECTIVES)}")
+        if not self.metrics or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(f"metric must name each objective once, got {self.metrics}")
+        modes = [self.mode] if isinstance(self.mode, str) else self.mode
+        if modes is not None and len(modes) != len(self.metrics):
+            raise ValueError(f"mode must be as long as metric, got {modes} for {self.metrics}")
+        if len(self.metrics) > 1 and self.sampler.type == "cmaes":
+            raise ValueError("sampler cmaes takes one metric; several need tpe, gp, nsga2, qmc or random")
         return self
 
     @property
+    def metrics(self) -> list[str]:
+        """All objectives."""
+        return [self.metric] if isinstance(self.metric, str) else list(self.metric)
+
+    @property
+    def directions(self) -> list[str]:
+        """`min` or `max` for each of `metrics`."""
+        if isinstance(self.mode, str):
+            return [self.mode]
+        return list(self.mode or (OBJECTIVES[metric] for metric in self.metrics))
+
+    @property
+    def primary(self) -> str:
+        """The first objective: what the scheduler and `best` look at."""
+        return self.metrics[0]
+
+    @property
     def direction(self) -> str:
-        """`min` or `max`."""
-        return self.mode or OBJECTIVES[self.metric]
+        """`min` or `max` for the first objective."""
+        return self.directions[0]
+
+    @property
+    def sign(self) -> int:
+        """What makes the first objective larger-is-better by multiplication."""
+        return 1 if self.direction == "max" else -1
 
 
 class Resources(BaseModel):
@@ -108,8 +216,8 @@ class SearchSpec(BaseModel):
     train: dict[str, Any]
     """Fixed settings of every trial: keys of TrainConfig."""
 
-    space: dict[str, Parameter] = Field(min_length=1)
-    """Parameters: keys of TrainConfig, each with the values it may take."""
+    space: Space = Field(min_length=1)
+    """Parameters: keys of TrainConfig, each with the values it may take, and when it is drawn at all."""
 
     search: Search = Search()
     """Metric, number of samples, sampler, scheduler, seed."""
@@ -124,69 +232,104 @@ class SearchSpec(BaseModel):
             for name in self.space
             if name not in TrainConfig.model_fields
         ]
-        problems += [f"space.{name}: is also in train; keep one" for name in self.space if name in self.train]
+        problems += [
+            f"space.{name}: is also in train; keep one"
+            for name, parameter in self.space.items()
+            if name in self.train and not parameter.when
+        ]
+        problems += problems_of_conditions(self.space)
+        problems += problems_of_points(self.space, self.search.points_to_evaluate)
+        if self.search.sampler.type == "grid":
+            grid_points(self.space, self.train)
         if not problems:
             problems = self._problems_of_the_corners()
         if problems:
             raise ValueError("\n".join(problems))
-        if (self.search.scheduler.type == "asha") and self.search.scheduler.grace_period > self.max_epochs:
+        scheduler = self.search.scheduler
+        if scheduler.type != "none" and self.maximum is not None and scheduler.grace_period > self.maximum:
             raise ValueError(
-                f"search.scheduler.grace_period ({self.search.scheduler.grace_period}) "
-                f"must not exceed the epochs of a trial ({self.max_epochs})"
+                f"search.scheduler.grace_period ({scheduler.grace_period:g}) "
+                f"must not exceed the {scheduler.resource} of a trial ({self.maximum:g})"
             )
         return self
 
     def _problems_of_the_corners(self) -> list[str]:
-        """Build a config from the first value of every parameter, then with each other extreme in turn."""
-        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
         problems: list[str] = []
-        for name, parameter in self.space.items():
-            for value in parameter.extremes():
-                try:
-                    TrainConfig(**{**self.train, **first, name: value})
-                except ValidationError as error:
-                    for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
-                        key, _, message = line.removeprefix(": ").partition(": ")
-                        group = "space" if key in self.space else "train"
-                        problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
+        for values in corners(self.space, self.train):
+            try:
+                TrainConfig(**values)
+            except ValidationError as error:
+                for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
+                    key, _, message = line.removeprefix(": ").partition(": ")
+                    group = "space" if key in self.space else "train"
+                    problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
         return list(dict.fromkeys(problems))
 
     def corners(self) -> list[TrainConfig]:
-        """Configurations at the edges of the space: each parameter at each of its extremes in turn."""
-        first = {name: parameter.extremes()[0] for name, parameter in self.space.items()}
-        points = [
-            {**first, name: value} for name, parameter in self.space.items() for value in parameter.extremes()
-        ]
-        return list({config.model_dump_json(): config for config in map(self.config, points)}.values())
+        """Configurations at the edges of the space."""
+        configs = (TrainConfig(**values) for values in corners(self.space, self.train))
+        return list({config.model_dump_json(): config for config in configs}.values())
 
     @property
     def max_epochs(self) -> int:
         """Most epochs any trial may run."""
         return max(config.max_epochs for config in self.corners())
 
+    @property
+    def maximum(self) -> float | None:
+        """Most resource any trial may spend, in the scheduler's unit; None where nothing says so."""
+        scheduler = self.search.scheduler
+        if scheduler.resource == "epoch" and scheduler.max_resource is None:
+            return self.max_epochs
+        return scheduler.max_resource
+
     def config(self, params: dict[str, Any]) -> TrainConfig:
         """The configuration of a trial with these parameters."""
-        return TrainConfig(**{**self.train, **params})
+        return TrainConfig(**settings(self.space, self.train, params))
 
     def to_yaml(self) -> str:
         """The resolved spec; reading it again gives an equal one."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False)
+        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True, by_alias=True), sort_keys=False)
 
 
-def load_spec(path: str | Path, overrides: list[str]) -> SearchSpec:
+def stored_spec(folder: Path) -> SearchSpec:
+    """The spec of the search in `folder`; raises ConfigError where there is none."""
+    path = folder / SPEC_FILE
+    return validate(SearchSpec, read_mapping(path), str(path))
+
+
+def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = None) -> SearchSpec:
     """Read a search YAML, apply `--set` overrides (`train.epochs=3`, `search.num_samples=8`, ...).
 
     Data paths become absolute, because trials run in folders of their own.
 
+    Args:
+        path: A search space, or a Weights & Biases sweep file.
+        overrides: KEY=VALUE each.
+        base: A configuration that `train` is completed from; parameters of the space replace its settings.
+
     Raises:
         ConfigError: one line per problem.
     """
-    values = apply_overrides(read_mapping(path), overrides)
+    values = read_mapping(path)
+    if is_sweep(values):
+        values = search_values(values, str(path))
+        if base is None:
+            raise ConfigError(
+                [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
+            )
+    if base is not None:
+        kept = {k: v for k, v in read_mapping(base).items() if k not in values.get("space", {})}
+        values["train"] = kept | (values.get("train") or {})
+    values = apply_overrides(values, overrides)
     train = values.get("train")
     if isinstance(train, dict):
         for key in ("dataset_path", "dataset_val_path"):
             if isinstance(train.get(key), str):
                 train[key] = str(Path(train[key]).expanduser().absolute())
+    search = values.get("search")
+    if isinstance(search, dict) and isinstance(search.get("warm_start"), str):
+        search["warm_start"] = str(Path(search["warm_start"]).expanduser().absolute())
     try:
         return validate(SearchSpec, values, str(path))
     except ConfigError as error:

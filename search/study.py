@@ -1,21 +1,31 @@
-"""The search's memory: an Optuna study in the search's folder, from which everything is rebuilt on resume."""
+"""The search's memory: an Optuna study over an append-only journal, from which everything is rebuilt."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from search.conditions import draw
+from search.journal import JOURNAL_FILE, open_journal
+from search.points import grid_points
+from search.sampler import build_sampler
 from search.spec import SearchSpec
 from trainable.config import TrainConfig
-from trainable.metrics import DIVERGED, EPOCH, FINISHED
+from trainable.metrics import EPOCH
 
-_CAUSE = "cause"
-STUDY_FILE = "optuna.db"
+STUDY_FILE = JOURNAL_FILE
+_CAUSE, _LOG, _WARM = "cause", "log", "warm_start"
+_EVENT = "event:"
+_CONSTRAINT = (
+    "constraints:usable"  # what Optuna's Trial.set_constraint("usable", ...) writes; above 0 is broken
+)
 
 
 def trial_name(number: int) -> str:
@@ -23,115 +33,277 @@ def trial_name(number: int) -> str:
     return f"trial_{number:04d}"
 
 
+@dataclass(frozen=True)
+class Report:
+    """What a trial reported once: its objectives, and what it had spent by then."""
+
+    epoch: int
+    resource: float
+    values: tuple[float, ...]
+    """One per metric of the search, in their order."""
+
+
+@dataclass(frozen=True)
+class Event:
+    """One line of a search's history, beyond what Optuna itself keeps."""
+
+    number: int
+    """The trial's number."""
+
+    kind: str
+    """`start` (all parameters drawn), `report`, `promote`, `failure`."""
+
+    data: dict[str, Any]
+
+
 class SearchStudy:
-    """An Optuna study whose every step is committed to `optuna.db` before the next one starts.
+    """An Optuna study whose every step is in `journal.log` before the next one starts.
 
     The study is what a killed search continues from: trials that ended keep their state, trials that
-    were running are RUNNING still and are handed out again. Ray Tune's own experiment state, written
-    every ten seconds at best, is not needed for that.
+    were running are RUNNING still. Beside Optuna's own fields each trial keeps its events, numbered over
+    the whole search, so that a scheduler can be led through them in their order. Ray Tune's own experiment
+    state, written every ten seconds at best, is not needed.
 
     Args:
-        folder: The search's folder; the study's file is made in it on first use.
+        folder: The search's folder; the journal is made in it on first use.
         spec: What is searched.
+        storage: Another Optuna storage, e.g. one in memory for a simulation.
     """
 
-    def __init__(self, folder: Path, spec: SearchSpec) -> None:
+    def __init__(self, folder: Path, spec: SearchSpec, storage: BaseStorage | None = None) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.spec = spec
-        self._live: dict[int, optuna.Trial] = {}
-        self.study = optuna.create_study(
-            storage=f"sqlite:///{folder / STUDY_FILE}",
-            study_name=folder.name,
-            direction="maximize" if spec.search.direction == "max" else "minimize",
-            sampler=optuna.samplers.RandomSampler(),  # `ask` is given its sampler by the caller
-            load_if_exists=True,
+        self.storage = storage or open_journal(folder)
+        search = spec.search
+        names = {study.study_name for study in self.storage.get_all_studies()}
+        if folder.name in names:
+            self.study = optuna.load_study(study_name=folder.name, storage=self.storage)
+        else:
+            self.study = optuna.create_study(
+                storage=self.storage,
+                study_name=folder.name,
+                directions=["maximize" if mode == "max" else "minimize" for mode in search.directions],
+            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                self.study.set_metric_names(search.metrics)  # what the dashboard shows
+        self.study.sampler = build_sampler(spec, 0)
+        self._reports: dict[int, list[Report]] = {}
+        self._events: list[Event] = []
+        self._next = 0
+        self._read_events()
+
+    def _read_events(self) -> None:
+        numbered = sorted(
+            (int(key.removeprefix(_EVENT)), trial.number, value)
+            for trial in self._all()
+            for key, value in trial.system_attrs.items()
+            if key.startswith(_EVENT)
         )
+        for index, number, data in numbered:
+            self._remember(Event(number, data["kind"], {k: v for k, v in data.items() if k != "kind"}))
+            self._next = index + 1
+
+    def _remember(self, event: Event) -> None:
+        self._events.append(event)
+        if event.kind == "report":
+            report = Report(event.data["epoch"], event.data["resource"], tuple(event.data["values"]))
+            self._reports.setdefault(event.number, []).append(report)
+
+    def _all(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    @property
+    def target(self) -> int:
+        """Trials this search is to have: `num_samples`, or the points of the grid where those are fewer."""
+        samples = self.spec.search.num_samples
+        if self.spec.search.sampler.type == "grid":
+            return min(
+                samples,
+                len(grid_points(self.spec.space, self.spec.train)) + len(self.spec.search.points_to_evaluate),
+            )
+        return samples
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials by number, as the file has them now."""
-        return self.study.get_trials(deepcopy=False)
+        """This search's trials by number; those of a warm start are left out."""
+        return [trial for trial in self._all() if _WARM not in trial.user_attrs]
+
+    def trial(self, number: int) -> FrozenTrial:
+        """The trial as it stands now."""
+        return self._all()[number]
 
     def finished(self) -> list[FrozenTrial]:
         """Trials that ended: complete, pruned or failed."""
         return [trial for trial in self.trials() if trial.state.is_finished()]
 
     def unfinished(self) -> list[FrozenTrial]:
-        """Trials that were running when the last process died, in order."""
-        return [trial for trial in self.trials() if trial.state == TrialState.RUNNING]
+        """Trials that have not ended: running, paused, or cut short when the last process died."""
+        return [trial for trial in self.trials() if not trial.state.is_finished()]
 
-    def ask(self, sampler_of: Callable[[int], BaseSampler]) -> FrozenTrial:
-        """Create the next trial, its parameters drawn by the sampler of its number."""
-        self.study.sampler = sampler_of(len(self.trials()))
-        return self._draw(self.study.ask())
+    def events(self) -> list[Event]:
+        """All events in the order in which they happened."""
+        return list(self._events)
 
-    def reopen(self, trial: FrozenTrial, sampler_of: Callable[[int], BaseSampler]) -> FrozenTrial:
-        """Take up an unfinished trial; parameters that a kill left undrawn are drawn now."""
-        self.study.sampler = sampler_of(trial.number)
-        return self._draw(optuna.Trial(self.study, trial._trial_id))
+    def reports(self, number: int) -> list[Report]:
+        """What a trial reported, by epoch."""
+        return list(self._reports.get(number, []))
 
-    def _draw(self, trial: optuna.Trial) -> FrozenTrial:
-        for name, parameter in self.spec.space.items():
-            parameter.suggest(trial, name)
-        self._live[trial.number] = trial
-        return self.trials()[trial.number]
+    def failures(self, number: int) -> list[str]:
+        """Why a trial crashed, once for each crash."""
+        return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
         """The configuration of a trial."""
         return self.spec.config(trial.params)
 
-    def record(self, number: int, result: dict[str, Any]) -> None:
-        """Keep the metric a trial reported; an epoch repeated after a resume changes nothing."""
-        trial = self.trials()[number]
-        if int(result[EPOCH]) not in trial.intermediate_values:
-            self._live[number].report(float(result[self.spec.search.metric]), int(result[EPOCH]))
+    def note(self, number: int, kind: str, **data: Any) -> None:
+        """Append an event; it is on disk when this returns."""
+        key = f"{_EVENT}{self._next:08d}"
+        self.storage.set_trial_system_attr(self._id(number), key, {"kind": kind, **data})
+        self._next += 1
+        self._remember(Event(number, kind, data))
 
-    def end(self, number: int, result: dict[str, Any] | None, error: bool) -> TrialState:
-        """Tell Optuna how a trial ended, and return that.
+    def _id(self, number: int) -> int:
+        return int(self.trial(number)._trial_id)
 
-        COMPLETE only where the trial ran all its epochs; stopped early is PRUNED, so that a two-epoch
-        value is never taken for a fifty-epoch one; diverged and crashed are FAIL, with their cause.
+    def ask(self) -> FrozenTrial:
+        """Create the next trial, its parameters drawn by the sampler of its number."""
+        number = len(self._all())
+        self.study.sampler = build_sampler(self.spec, number - len(self._warm()))
+        return self._draw(self.study.ask())
+
+    def reopen(self, number: int) -> FrozenTrial:
+        """Take up an unfinished trial; parameters that a kill left undrawn are drawn now."""
+        if any(event.number == number and event.kind == "start" for event in self._events):
+            return self.trial(number)
+        self.study.sampler = build_sampler(self.spec, number - len(self._warm()))
+        return self._draw(optuna.Trial(self.study, self._id(number)))
+
+    def _draw(self, trial: optuna.Trial) -> FrozenTrial:
+        draw(self.spec.space, self.spec.train, trial)
+        self.note(trial.number, "start")
+        return self.trial(trial.number)
+
+    def _warm(self) -> list[FrozenTrial]:
+        return [trial for trial in self._all() if _WARM in trial.user_attrs]
+
+    def record(self, number: int, row: dict[str, Any], resource: float) -> None:
+        """Keep the objectives of one report, and what the trial had spent by then."""
+        values = [float(row[metric]) for metric in self.spec.search.metrics]
+        self.note(number, "report", epoch=int(row[EPOCH]), resource=resource, values=values)
+        if len(values) == 1:  # Optuna keeps curves of one objective: for its samplers and its dashboard
+            self.storage.set_trial_intermediate_value(self._id(number), int(row[EPOCH]), values[0])
+
+    def end(
+        self,
+        number: int,
+        state: TrialState,
+        values: tuple[float, ...] | None = None,
+        *,
+        cause: str = "",
+        log: str = "",
+        infeasible: bool = False,
+    ) -> None:
+        """Tell Optuna how a trial ended; the last thing that is ever said of it.
+
+        Args:
+            number: The trial.
+            state: COMPLETE only where it ran to its end; stopped early is PRUNED, so that a two-epoch
+                value is never taken for a fifty-epoch one; crashed is FAIL.
+            values: The objectives of a COMPLETE trial.
+            cause: Why it failed.
+            log: The last lines it wrote.
+            infeasible: Tell the sampler that such settings break a constraint.
         """
-        if result:
-            self.record(number, result)
-        value = None
-        if error or result is None:
-            state = TrialState.FAIL
-            self._live[number].set_user_attr(_CAUSE, "crashed")
-        elif DIVERGED in result:
-            state = TrialState.FAIL
-            self._live[number].set_user_attr(_CAUSE, str(result[DIVERGED]))
-        elif FINISHED in result:
-            state, value = TrialState.COMPLETE, float(result[self.spec.search.metric])
-        else:
-            state = TrialState.PRUNED
-        self.study.tell(self._live.pop(number), value, state=state)
-        return state
+        frozen, identity = self.trial(number), self._id(number)
+        known = dict(frozen.intermediate_values)
+        if len(self.spec.search.metrics) == 1:
+            for report in self.reports(number):  # one may be missing where a kill fell between two lines
+                if report.epoch not in known:
+                    self.storage.set_trial_intermediate_value(identity, report.epoch, report.values[0])
+        for key, text in ((_CAUSE, cause), (_LOG, log)):
+            if text:
+                self.storage.set_trial_user_attr(identity, key, text)
+        if infeasible:
+            self.storage.set_trial_system_attr(identity, _CONSTRAINT, 1.0)
+        self.study.tell(number, None if values is None else list(values), state=state)
+
+    def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> None:
+        """Let the sampler learn from another search's ended trials; before the first trial of this one."""
+        there = {trial.user_attrs[_WARM] for trial in self._warm()}
+        for trial in trials:
+            label = f"{name}/{trial_name(trial.number)}"
+            if label in there:  # a kill came half-way
+                continue
+            known = {key: d for key, d in trial.distributions.items() if key in self.spec.space}
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    state=trial.state,
+                    values=trial.values if trial.state == TrialState.COMPLETE else None,
+                    params={key: trial.params[key] for key in known},
+                    distributions=known,
+                    intermediate_values=trial.intermediate_values,
+                    user_attrs={**trial.user_attrs, _WARM: label},
+                    constraints=trial.constraints or None,
+                )
+            )
 
     def best(self) -> FrozenTrial | None:
-        """The winner: best final value among trials that ran all their epochs.
+        """The winner in the first objective: best final value among trials that ran to their end.
 
-        Where none has, the best among those that got furthest, because values at different epochs don't
-        compare; None before the first report.
+        Where none has, the best among those that spent most, because values at different resources don't
+        compare; None before the first report. Trials that failed, diverged or don't fit never win.
         """
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
         candidates = complete or [
-            trial for trial in self.trials() if trial.intermediate_values and trial.state != TrialState.FAIL
+            trial
+            for trial in self.trials()
+            if self.reports(trial.number) and trial.state != TrialState.FAIL and not trial.constraints
         ]
         if not candidates:
             return None
-        furthest = max(max(trial.intermediate_values) for trial in candidates)
         if not complete:
-            candidates = [trial for trial in candidates if max(trial.intermediate_values) == furthest]
-        sign = 1 if self.spec.search.direction == "max" else -1
-        return max(candidates, key=lambda trial: sign * last_value(trial))
+            furthest = max(self.spent(trial) for trial in candidates)
+            candidates = [trial for trial in candidates if self.spent(trial) == furthest]
+        sign = self.spec.search.sign
+        return max(candidates, key=lambda trial: (sign * self._final(trial), -trial.number))
+
+    def _final(self, trial: FrozenTrial) -> float:
+        return float(trial.values[0]) if trial.values else self.reports(trial.number)[-1].values[0]
+
+    def spent(self, trial: FrozenTrial) -> float:
+        """Resource a trial had spent at its last report, in the scheduler's unit; 0 before the first."""
+        reports = self.reports(trial.number)
+        return reports[-1].resource if reports else 0.0
+
+    def front(self) -> list[FrozenTrial]:
+        """Complete trials that no other beats in all objectives at once, best in the first one first."""
+        signs = [1 if mode == "max" else -1 for mode in self.spec.search.directions]
+        points = {
+            trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
+            for trial in self.trials()
+            if trial.state == TrialState.COMPLETE and all(map(math.isfinite, trial.values))
+        }
+        kept = [
+            number
+            for number, point in points.items()
+            if not any(
+                other != point and all(o >= p for o, p in zip(other, point, strict=True))
+                for other in points.values()
+            )
+        ]
+        return [self.trial(number) for number in sorted(kept, key=lambda n: points[n], reverse=True)]
 
 
 def last_value(trial: FrozenTrial) -> float:
-    """The metric at a trial's last reported epoch."""
-    return trial.intermediate_values[max(trial.intermediate_values)]
+    """The first objective at a trial's last report; nan before the first."""
+    if trial.values:
+        return float(trial.values[0])
+    steps = trial.intermediate_values
+    return steps[max(steps)] if steps else math.nan
 
 
 def cause(trial: FrozenTrial) -> str:
-    """Why a failed trial failed; empty for others."""
+    """Why a trial failed, diverged or does not fit; empty for others."""
     return str(trial.user_attrs.get(_CAUSE, ""))

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import faulthandler
+import os
+import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import LocalSession
+
+INFEASIBLE = "infeasible"
+"""In the only report of a trial that cannot run: why, e.g. that one image does not fit in memory."""
+
+LOG_FILE = "log.txt"
+"""What a trial's process writes, and in a crash the Python stack it died in."""
 
 
 class TuneSession(LocalSession):
@@ -22,4 +33,45 @@ class TuneSession(LocalSession):
 
 def run_trial(trial: dict[str, Any]) -> None:
     """Ray Tune function trainable; `trial` holds `config` (TrainConfig), `folder` and `threads`."""
-    train(TrainConfig(**trial["config"]), TuneSession(Path(trial["folder"]), threads=trial["threads"]))
+    folder = Path(trial["folder"])
+    session = TuneSession(folder, threads=trial["threads"])
+    guarded(folder, lambda: train(TrainConfig(**trial["config"]), session))
+
+
+def guarded(folder: Path, work: Callable[[], None]) -> None:
+    """Do a trial's `work`: its output goes to the trial's log, and what does not fit in memory is reported.
+
+    Raises:
+        Exception: whatever else `work` raises.
+    """
+    write_log_to(folder)
+    try:
+        work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            traceback.print_exc()
+            raise
+        tune.report({INFEASIBLE: f"out of memory: {_first_line(error)}"})
+
+
+def write_log_to(folder: Path) -> None:
+    """Send what this process writes from here on, C libraries included, to the trial's log file."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = os.open(folder / LOG_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    faulthandler.enable(2)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on a GPU or on the CPU, where torch has no error type for it."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        words in str(error) for words in ("out of memory", "DefaultCPUAllocator")
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

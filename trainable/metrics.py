@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EPOCH = "epoch"
 """Completed epochs, from 1: the time that schedulers count in."""
@@ -68,6 +68,8 @@ def counts(loss: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
 
     Sums in float64 are exact for counts, and add up to the same means over any number of workers.
     """
+    import torch  # here, because the names above are also read where nothing is trained
+
     labels = targets if targets.ndim == 1 else targets.argmax(1)
     images = torch.full((), len(labels), device=logits.device)
     values = (loss.detach(), hits(logits, labels, 1), hits(logits, labels, 5), images)

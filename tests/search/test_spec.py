@@ -40,7 +40,7 @@ def test_every_shipped_space_is_valid_to_its_corners(path: Path) -> None:
         ),
         ({"search": {"metric": "val_accuracy"}}, "unknown metric 'val_accuracy'; a trial reports: val_acc"),
         ({"search": {"num_samples": 0}}, "search.num_samples: .*got 0"),
-        ({"search": {"scheduler": {"grace_period": 9}}}, "grace_period .9. must not exceed the epochs"),
+        ({"search": {"scheduler": {"grace_period": 9}}}, "grace_period .9. must not exceed the epoch"),
         ({"resources": {"workers": 0}}, "resources.workers: .*got 0"),
         ({"train": {**SMALL, "cell_type": "gruu"}, "space": spec()["space"]}, "is also in train"),
     ],

@@ -1,134 +1,328 @@
+import json
 import math
+import multiprocessing
+import os
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.sampler import StudySearcher, build_sampler
-from search.scheduler import ResumableASHA
+from search.conductor import Conductor
+from search.journal import mend
+from search.sampler import build_sampler
+from search.schedulers import Decision
 from search.spec import SearchSpec
 from search.study import SearchStudy
-from tests.commands import SMALL
-
-FINISHED = {"finished": True}
+from tests.search.conftest import FINISHED, make_spec, row
 
 
-@pytest.fixture
-def spec() -> SearchSpec:
-    fixed = {key: value for key, value in SMALL.items() if key not in ("learning_rate", "time_steps")}
-    return SearchSpec(
-        train={**fixed, "epochs": 9},
-        space={
-            "learning_rate": {"type": "float", "low": 1e-4, "high": 1e-1, "log": True},
-            "time_steps": {"type": "int", "low": 1, "high": 4},
-        },
-        search={"sampler": {"startup_trials": 2}, "scheduler": {"grace_period": 1, "reduction_factor": 3}},
-    )
+def start(conductor: Conductor) -> int:
+    trial = conductor.next()
+    assert trial is not None
+    return trial.number
 
 
-def row(epoch: int, value: float, **more: Any) -> dict[str, Any]:
-    return {"epoch": epoch, "val_acc": value, **more}
-
-
-def test_only_a_finished_trial_is_complete(tmp_path: Path, spec: SearchSpec) -> None:
+def test_only_a_trial_that_ran_to_its_end_is_complete(tmp_path: Path) -> None:
+    spec = make_spec(scheduler={"type": "median", "min_trials": 1}, max_failures=0)
     study = SearchStudy(tmp_path, spec)
-    searcher = StudySearcher(study, threads=1)
-    for name in ("stopped", "done", "nan", "crashed", "interrupted"):
-        searcher.suggest(name)
-        searcher.on_trial_result(name, row(1, 0.9 if name == "stopped" else 0.5))
-    searcher.on_trial_complete("stopped", row(2, 0.95))
-    searcher.on_trial_complete("done", row(9, 0.6, **FINISHED))
-    searcher.on_trial_complete("nan", row(2, math.nan, diverged="nan_loss"))
-    searcher.on_trial_complete("crashed", None, error=True)
-    searcher.on_trial_complete("interrupted")
-    states = [trial.state for trial in SearchStudy(tmp_path, spec).trials()]
-    assert states == [
-        TrialState.PRUNED,
-        TrialState.COMPLETE,
-        TrialState.FAIL,
-        TrialState.FAIL,
-        TrialState.RUNNING,
+    conductor = Conductor(study)
+    done, stopped, nan, crashed, running = (start(conductor) for _ in range(5))
+    conductor.report(done, row(1, 0.6))
+    assert conductor.report(stopped, row(1, 0.5)) is Decision.STOP
+    conductor.report(done, row(9, 0.4, **FINISHED))
+    conductor.report(nan, row(1, math.nan, diverged="nan_loss"))
+    conductor.crashed(crashed, "RuntimeError: boom", "the last\nlines")
+    conductor.report(running, row(1, 0.95))
+    again = SearchStudy(tmp_path, spec)
+    assert [trial.state.name for trial in again.trials()] == [
+        "COMPLETE",
+        "PRUNED",
+        "FAIL",
+        "FAIL",
+        "RUNNING",
     ]
-    assert study.trials()[0].intermediate_values == {1: 0.9, 2: 0.95}
-    assert study.trials()[2].user_attrs["cause"] == "nan_loss"
-    # 0.95 after two epochs does not beat 0.6 after nine.
+    assert again.trial(done).intermediate_values == {1: 0.6, 9: 0.4}
+    assert again.trial(nan).user_attrs["cause"] == "nan_loss"
+    assert again.trial(crashed).user_attrs == {"cause": "RuntimeError: boom", "log": "the last\nlines"}
+    best = again.best()
+    assert best is not None
+    assert best.number == done  # 0.95 after one epoch does not beat 0.4 after nine
+
+
+def test_a_nan_metric_without_a_word_is_a_diverged_trial(tmp_path: Path, spec: SearchSpec) -> None:
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    conductor.report(start(conductor), row(1, math.nan))
+    assert [trial.state for trial in study.trials()] == [TrialState.FAIL]
+    assert study.best() is None
+
+
+def test_without_a_complete_trial_the_best_of_those_that_spent_most_wins(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, make_spec(scheduler={"type": "none"}))
+    assert study.best() is None
+    conductor = Conductor(study)
+    for epoch, value in ((1, 0.9), (3, 0.5), (3, 0.6)):
+        conductor.report(start(conductor), row(epoch, value))
+    best = study.best()
+    assert best is not None
+    assert (best.number, study.spent(best)) == (2, 3)
+
+
+def test_a_resumed_search_hands_out_the_unfinished_trials_first(tmp_path: Path, spec: SearchSpec) -> None:
+    first = Conductor(SearchStudy(tmp_path, spec))
+    given = [first.next() for _ in range(3)]
+    first.report(1, row(9, 0.5, **FINISHED))
+    second = Conductor(SearchStudy(tmp_path, spec))
+    taken_up = [second.next() for _ in range(3)]
+    assert [t and t.params for t in taken_up[:2]] == [
+        given[0] and given[0].params,
+        given[2] and given[2].params,
+    ]
+    assert taken_up[2] is not None
+    assert taken_up[2].number == 3
+
+
+def test_a_kill_between_two_draws_loses_no_parameter(tmp_path: Path, spec: SearchSpec) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "killed").mkdir()
+    whole = Conductor(SearchStudy(tmp_path / "whole", spec)).next()
+    study = SearchStudy(tmp_path / "killed", spec)
+    study.study.sampler = build_sampler(spec, 0)
+    spec.space["learning_rate"].suggest(study.study.ask(), "learning_rate")  # killed before time_steps
+    resumed = Conductor(SearchStudy(tmp_path / "killed", spec)).next()
+    assert whole is not None
+    assert resumed is not None
+    assert resumed.params == whole.params
+
+
+def test_a_decision_that_a_kill_cut_off_is_taken_at_the_restart(tmp_path: Path, spec: SearchSpec) -> None:
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    for _ in range(2):
+        start(conductor)
+    conductor.report(0, row(1, 0.9))
+    study.record(1, row(1, 0.1), 1.0)  # killed after the report was kept, before the trial was stopped
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING", "PRUNED"]
+    assert study.trial(1).intermediate_values == {1: 0.1}
+    assert start(conductor) == 0
+
+
+def test_rungs_after_a_resume_are_those_before(tmp_path: Path) -> None:
+    spec = make_spec(scheduler={"brackets": 2, "reduction_factor": 2})
+    conductor = Conductor(SearchStudy(tmp_path, spec))
+    for index in range(8):
+        number = start(conductor)
+        for epoch in range(1, 1 + index):
+            if conductor.report(number, row(epoch, math.sin(7.0 * index + epoch))) is Decision.STOP:
+                break
+    resumed = Conductor(SearchStudy(tmp_path, spec))
+    before, after = conductor.scheduler, resumed.scheduler
+    assert len(before.rungs) > 3  # type: ignore[attr-defined]
+    assert before.rungs == after.rungs  # type: ignore[attr-defined]
+
+
+def drive(folder: Path, spec: SearchSpec, restart_every: int = 0) -> list[tuple[Any, ...]]:
+    """Run a whole made-up search one trial at a time, starting over from the journal now and then."""
+    folder.mkdir(exist_ok=True)
+    conductor, reports = Conductor(SearchStudy(folder, spec)), 0
+    while (trial := conductor.next()) is not None:
+        done = conductor.study.reports(trial.number)
+        epoch, decision = (done[-1].epoch if done else 0), Decision.CONTINUE
+        while decision is Decision.CONTINUE and not conductor.study.trial(trial.number).state.is_finished():
+            epoch += 1
+            value = -abs(math.log10(trial.params["learning_rate"]) + 2) - 1 / (
+                epoch * trial.params["time_steps"]
+            )
+            decision = conductor.report(trial.number, row(epoch, value, **(FINISHED if epoch == 9 else {})))
+            reports += 1
+            if restart_every and reports % restart_every == 0:
+                conductor = Conductor(SearchStudy(folder, spec))
+                break
+    study = SearchStudy(folder, spec)
+    return [(t.params, t.state, t.intermediate_values) for t in study.trials()]
+
+
+@pytest.mark.parametrize("kind", ["asha", "promote", "hyperband", "median", "none"])
+def test_interrupted_and_whole_searches_have_the_same_trials_and_curves(tmp_path: Path, kind: str) -> None:
+    scheduler = {"type": "asha", "promote": True} if kind == "promote" else {"type": kind}
+    spec = make_spec(num_samples=12, scheduler=scheduler)
+    whole = drive(tmp_path / "whole", spec)
+    assert len(whole) == 12
+    assert all(state.is_finished() for _, state, _ in whole)
+    assert any(state == TrialState.COMPLETE for _, state, _ in whole)
+    assert whole == drive(tmp_path / "restarted", spec, restart_every=5)
+
+
+def test_a_finished_search_can_be_extended(tmp_path: Path) -> None:
+    first = drive(tmp_path / "s", make_spec(num_samples=4))
+    longer = drive(tmp_path / "s", make_spec(num_samples=7))
+    assert longer[:4] == first
+    assert longer == drive(tmp_path / "at_once", make_spec(num_samples=7))
+
+
+def _ask_for_ever(folder: Path, spec: SearchSpec) -> None:
+    conductor = Conductor(SearchStudy(folder, spec))
+    while True:
+        trial = conductor.next()
+        assert trial is not None
+        conductor.report(trial.number, row(9, 0.5, **FINISHED))
+
+
+def test_a_writer_killed_with_9_leaves_a_journal_that_can_be_mended(tmp_path: Path) -> None:
+    spec = make_spec(num_samples=10**6, sampler={"type": "random"})
+    context, seen = multiprocessing.get_context("fork"), 0
+    for attempt in range(8):
+        process = context.Process(target=_ask_for_ever, args=(tmp_path, spec))
+        process.start()
+        time.sleep(0.15 + 0.013 * attempt)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        mend(tmp_path)
+        started = time.monotonic()
+        trials = SearchStudy(tmp_path, spec).trials()
+        assert time.monotonic() - started < 5  # a lock left behind would cost 30 s at the first write
+        assert len(trials) >= seen
+        assert sum(not trial.state.is_finished() for trial in trials) <= 1
+        seen = len(trials)
+    assert seen > 8
+
+
+@pytest.mark.parametrize("rest", [b'{"op_code":4,"wor', b"\0\0\0\0", b"\0\0\0\n", b"x" * 100])
+def test_a_torn_last_line_is_cut_off_and_nothing_else(tmp_path: Path, spec: SearchSpec, rest: bytes) -> None:
+    conductor = Conductor(SearchStudy(tmp_path, spec))
+    for _ in range(3):
+        start(conductor)
+    journal = tmp_path / "journal.log"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole + rest)
+    (tmp_path / "journal.log.lock").symlink_to(journal)
+    mend(tmp_path)
+    assert journal.read_bytes() == whole
+    assert len(SearchStudy(tmp_path, spec).trials()) == 3
+    assert start(Conductor(SearchStudy(tmp_path, spec))) == 0
+    assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_a_crashed_trial_is_tried_again_and_then_failed_with_its_cause(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, make_spec(max_failures=1))
+    conductor = Conductor(study)
+    number = start(conductor)
+    assert conductor.crashed(number, "timeout: no report for 5 s")
+    conductor = Conductor(study := SearchStudy(tmp_path, study.spec))  # the count survives a restart
+    assert start(conductor) == number
+    assert not conductor.crashed(number, "ValueError: boom", "log")
+    assert study.trial(number).state == TrialState.FAIL
+    assert study.failures(number) == ["timeout: no report for 5 s", "ValueError: boom"]
+    assert start(conductor) == number + 1
+
+
+def test_an_infeasible_trial_is_pruned_and_breaks_a_constraint(tmp_path: Path, spec: SearchSpec) -> None:
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    conductor.report(start(conductor), {"infeasible": "out of memory: 3 GiB"})
+    conductor.report(start(conductor), row(9, 0.1, **FINISHED))
+    trials = study.trials()
+    assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.COMPLETE]
+    assert [trial.constraints for trial in trials] == [{"usable": 1.0}, {}]
     best = study.best()
     assert best is not None
     assert best.number == 1
 
 
-def test_a_resumed_search_hands_out_the_unfinished_trials_first(tmp_path: Path, spec: SearchSpec) -> None:
-    first = StudySearcher(SearchStudy(tmp_path, spec), threads=1)
-    given = [first.suggest(str(i)) for i in range(3)]
-    first.on_trial_complete("1", row(9, 0.5, **FINISHED))
-    second = StudySearcher(SearchStudy(tmp_path, spec), threads=1)
-    assert [second.suggest("a"), second.suggest("b")] == [given[0], given[2]]
-    assert second.suggest("c")["number"] == 3
-
-
-def test_a_kill_between_two_draws_loses_no_parameter(tmp_path: Path, spec: SearchSpec) -> None:
-    whole = StudySearcher(SearchStudy(tmp_path / "..", spec), threads=1).suggest("a")["config"]
-    study = SearchStudy(tmp_path, spec)
-    study.study.sampler = build_sampler(spec.search, 0)
-    spec.space["learning_rate"].suggest(study.study.ask(), "learning_rate")  # killed before time_steps
-    assert StudySearcher(SearchStudy(tmp_path, spec), threads=1).suggest("a")["config"] == whole
-
-
-def test_interrupted_and_whole_searches_draw_the_same_trials(tmp_path: Path, spec: SearchSpec) -> None:
-    def drawn(folder: Path, restart_after: int) -> list[dict[str, Any]]:
-        folder.mkdir()
-        searcher = StudySearcher(SearchStudy(folder, spec), threads=1)
-        params = []
-        for i in range(6):
-            if i == restart_after:
-                searcher = StudySearcher(SearchStudy(folder, spec), threads=1)
-            config = searcher.suggest(str(i))["config"]
-            params.append({name: config[name] for name in spec.space})
-            searcher.on_trial_complete(
-                str(i), row(9, -abs(math.log10(config["learning_rate"]) + 2), **FINISHED)
-            )
-        return params
-
-    whole = drawn(tmp_path / "whole", 99)
-    assert whole == drawn(tmp_path / "restarted", 4)
-    assert len({point["learning_rate"] for point in whole}) == 6
-
-
-class FakeTrial:
-    def __init__(self, number: int) -> None:
-        self.trial_id, self.config = f"tune-{number}", {"number": number}
-
-
-def test_rungs_after_a_resume_stop_what_they_would_have_stopped(tmp_path: Path, spec: SearchSpec) -> None:
-    study = SearchStudy(tmp_path, spec)
-    searcher, scheduler = StudySearcher(study, threads=1), ResumableASHA(study)
-    decisions = []
-    for i, value in enumerate([0.9, 0.8, 0.7, 0.95]):
-        trial = FakeTrial(searcher.suggest(f"tune-{i}")["number"])
-        scheduler.on_trial_add(None, trial)
-        decisions.append(scheduler.on_trial_result(None, trial, row(1, value)))
-        searcher.on_trial_result(trial.trial_id, row(1, value))
-        if i < 3:
-            searcher.on_trial_complete(trial.trial_id, row(1, value))
-    assert decisions == ["CONTINUE", "STOP", "STOP", "CONTINUE"]
-
-    resumed = ResumableASHA(SearchStudy(tmp_path, spec))
-    running, new = FakeTrial(3), FakeTrial(4)
-    resumed.on_trial_add(None, running)  # brings 0.95 at epoch 1 along
-    resumed.on_trial_add(None, new)
-    before, after = scheduler._brackets[0]._rungs, resumed._brackets[0]._rungs
-    assert [(m, sorted(r.values())) for m, r in before] == [(m, sorted(r.values())) for m, r in after]
-    assert resumed.on_trial_result(None, new, row(1, 0.85)) == "STOP"
-
-
-def test_without_a_complete_trial_the_best_of_the_furthest_wins(tmp_path: Path, spec: SearchSpec) -> None:
-    study = SearchStudy(tmp_path, spec)
+@pytest.mark.parametrize(("option", "constraint"), [("fail", {}), ("worst", {"usable": 1.0})])
+def test_what_the_sampler_hears_of_a_diverged_trial(tmp_path: Path, option: str, constraint: Any) -> None:
+    study = SearchStudy(tmp_path, make_spec(diverged=option))
+    conductor = Conductor(study)
+    conductor.report(start(conductor), row(1, math.nan, diverged="exploding_state"))
+    trial = study.trial(0)
+    assert trial.state == (TrialState.FAIL if option == "fail" else TrialState.PRUNED)
+    assert trial.constraints == constraint
+    assert trial.user_attrs["cause"] == "exploding_state"
     assert study.best() is None
-    searcher = StudySearcher(study, threads=1)
-    for name, epoch, value in (("a", 1, 0.9), ("b", 3, 0.5), ("c", 3, 0.6)):
-        searcher.suggest(name)
-        searcher.on_trial_complete(name, row(epoch, value))
-    best = study.best()
-    assert best is not None
-    assert best.number == 2
+
+
+def test_several_objectives_make_a_front(tmp_path: Path) -> None:
+    spec = make_spec(metric=["val_acc", "val_loss"], scheduler={"type": "none"}, num_samples=4)
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    for accuracy, loss in ((0.9, 0.5), (0.8, 0.1), (0.7, 0.3), (0.9, 0.6)):
+        conductor.report(start(conductor), row(9, accuracy, val_loss=loss, **FINISHED))
+    assert [trial.number for trial in study.front()] == [0, 1]
+    assert {t.number for t in study.study.best_trials} == {0, 1}  # Optuna agrees
+    assert SearchStudy(tmp_path, spec).reports(1)[0].values == (0.8, 0.1)
+
+
+def test_several_objectives_are_stopped_by_the_first(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, make_spec(metric=["val_acc", "val_loss"]))
+    conductor = Conductor(study)
+    decisions = [
+        conductor.report(start(conductor), row(1, accuracy, val_loss=loss))
+        for accuracy, loss in ((0.9, 0.5), (0.1, 0.01))
+    ]
+    assert decisions == [Decision.CONTINUE, Decision.STOP]
+    assert study.trial(1).state == TrialState.PRUNED
+
+
+@pytest.mark.parametrize(
+    ("resource", "spent"), [("epoch", 2.0), ("images", 300.0), ("image_steps", 600.0), ("seconds", 0.75)]
+)
+def test_what_a_trial_has_spent_is_counted_in_the_unit_of_the_spec(
+    tmp_path: Path, resource: str, spent: float
+) -> None:
+    spec = make_spec(
+        scheduler={"resource": resource, "grace_period": 1, "max_resource": 10**6},
+        points_to_evaluate=[{"time_steps": 2}],
+    )
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    number = start(conductor)
+    conductor.report(number, row(1, 0.5, image_steps=300, seconds=0.5))
+    conductor.report(number, row(2, 0.5, image_steps=600, seconds=0.25))
+    assert study.spent(study.trial(number)) == spent
+
+
+def test_a_trial_is_complete_at_max_resource(tmp_path: Path) -> None:
+    spec = make_spec(scheduler={"type": "none", "resource": "image_steps", "max_resource": 500})
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    number = start(conductor)
+    assert conductor.report(number, row(1, 0.5, image_steps=300)) is Decision.CONTINUE
+    assert conductor.report(number, row(2, 0.6, image_steps=600)) is Decision.STOP
+    assert study.trial(number).state == TrialState.COMPLETE
+
+
+def test_a_warm_start_teaches_the_sampler_and_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old = SearchStudy(tmp_path / "old", make_spec(num_samples=20, scheduler={"type": "none"}))
+    conductor = Conductor(old)
+    while (trial := conductor.next()) is not None:
+        distance = abs(math.log10(trial.params["learning_rate"]) + 3.5)
+        conductor.report(trial.number, row(9, -distance, **FINISHED))
+    new = SearchStudy(tmp_path / "new", make_spec(num_samples=4, scheduler={"type": "none"}))
+    new.add_warm_start("old", old.finished()[:7])  # killed half-way
+    new.add_warm_start("old", old.finished())
+    assert len(new.study.trials) == 20
+    assert new.trials() == []
+    drawn = [trial.params["learning_rate"] for trial in (Conductor(new).next(),) if trial]
+    assert drawn[0] == pytest.approx(10**-3.5, rel=1.5)
+    assert len(new.trials()) == 1
+    assert new.best() is None
+
+
+def test_a_journal_is_what_optuna_itself_opens(tmp_path: Path, spec: SearchSpec) -> None:
+    drive(tmp_path, make_spec(num_samples=3))
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "journal.log"))
+    )
+    study = optuna.load_study(study_name=tmp_path.name, storage=storage)
+    assert len(study.trials) == 3
+    assert study.metric_names == ["val_acc"]
+    assert study.best_trial.value == max(t.value for t in study.trials if t.state == TrialState.COMPLETE)

@@ -12,9 +12,9 @@ from optuna.trial import FrozenTrial
 from rich.console import Console
 from rich.table import Table
 
+from search.confirm import confirmed_lines, winner
 from search.study import SearchStudy, cause, last_value, trial_name
 from trainable import atomic
-from trainable.loop import WEIGHTS_FILE
 from trainable.metrics import EPOCH
 from trainable.tracking import read_rows
 
@@ -25,9 +25,11 @@ BEST_WEIGHTS_FILE = "best.weights"
 
 def write_results(study: SearchStudy) -> FrozenTrial | None:
     """Write trials.csv, best_config.json and best.weights into the search's folder; return the winner."""
+    from trainable.loop import WEIGHTS_FILE  # torch takes seconds, which --status does not have
+
     folder = study.folder
     atomic.write_text(folder / TRIALS_FILE, _trials_csv(study))
-    best = study.best()
+    best = winner(study)
     if best is None:
         return None
     config = study.config(best).model_dump(mode="json", exclude_none=True)
@@ -73,12 +75,10 @@ def _trials_csv(study: SearchStudy) -> str:
 
 def results_table(study: SearchStudy, limit: int = 10) -> Table:
     """The best trials as a table: complete ones first, then by how far they got."""
-    metric, sign = study.spec.search.metric, 1 if study.spec.search.direction == "max" else -1
+    metric, sign = study.spec.search.primary, 1 if study.spec.search.direction == "max" else -1
     reported = [trial for trial in study.trials() if trial.intermediate_values]
     reported.sort(key=lambda t: (max(t.intermediate_values), sign * last_value(t), -t.number), reverse=True)
-    table = Table(
-        title=f"{study.folder.name}: {len(study.finished())} of {study.spec.search.num_samples} trials"
-    )
+    table = Table(title=f"{study.folder.name}: {len(study.finished())} of {study.target} trials")
     for column in ("trial", "state", "epochs", metric, *study.spec.space):
         table.add_column(column, justify="left" if column in ("trial", "state") else "right")
     for trial in reported[:limit]:
@@ -87,7 +87,7 @@ def results_table(study: SearchStudy, limit: int = 10) -> Table:
             f"{trial.state.name.lower()} {cause(trial)}".strip(),
             str(max(trial.intermediate_values)),
             f"{last_value(trial):.4f}",
-            *(format_value(trial.params[name]) for name in study.spec.space),
+            *(format_value(trial.params[name]) if name in trial.params else "" for name in study.spec.space),
         )
     return table
 
@@ -103,16 +103,26 @@ def print_results(study: SearchStudy, console: Console) -> None:
     failed = [trial for trial in study.finished() if cause(trial)]
     for trial in failed:
         console.print(f"{trial_name(trial.number)} failed: {cause(trial)}")
-    best = study.best()
+    best = winner(study)
     if best is None:
         console.print("No trial has reported yet.")
         return
-    metric, folder = study.spec.search.metric, _relative(study.folder)
+    lines = confirmed_lines(study)
+    if lines:
+        table = Table(title="Trained again with new seeds; the best mean wins")
+        for column in ("trial", "seeds", "mean", "sd", "in the search", "each seed"):
+            table.add_column(column, justify="right")
+        for line in lines:
+            table.add_row(*line)
+        console.print(table)
+    metric, folder = study.spec.search.primary, _relative(study.folder)
     settings = "  ".join(f"{name} {format_value(value)}" for name, value in best.params.items())
     console.print(
         f"\nBest: {trial_name(best.number)}, {metric} {last_value(best):.4f} "
         f"after {max(best.intermediate_values)} epochs: {settings}"
     )
+    if (study.folder / "report.html").exists():
+        console.print(f"  report              {folder}/report.html")
     console.print(f"  all trials          {folder}/{TRIALS_FILE}")
     console.print(f"  best configuration  {folder}/{BEST_CONFIG_FILE}")
     if (study.folder / BEST_WEIGHTS_FILE).exists():

@@ -1,0 +1,53 @@
+"""The search's budget of checkpoints: the best ended trials keep theirs, and all that may go on."""
+
+from __future__ import annotations
+
+import shutil
+
+from optuna.trial import FrozenTrial, TrialState
+
+from search.study import SearchStudy, last_value, trial_name
+
+_LARGE = ("checkpoints", "model.weights", "model.weights.json")
+
+
+def tidy(study: SearchStudy, number: int | None = None) -> None:
+    """Delete checkpoints and weights of ended trials beyond the best `keep_checkpoints`.
+
+    Numbers stay: rows, settings, TensorBoard files. Running and paused trials are not touched, nor is the
+    winner. Under `pbt`, where any trial may be copied by another, nothing is deleted while trials run.
+
+    Args:
+        study: The search.
+        number: The trial that has just ended: only it and the one it pushes out are looked at.
+    """
+    if study.spec.search.scheduler.type == "pbt" and study.unfinished():
+        return
+    ranked = _ranked(study)
+    kept = study.spec.search.keep_checkpoints
+    beyond = ranked[kept:]
+    if number is not None:
+        beyond = [trial for trial in ranked[kept : kept + 1] if trial.number != number] + [
+            trial for trial in beyond if trial.number == number
+        ]
+    for trial in beyond:
+        for name in _LARGE:
+            path = study.folder / trial_name(trial.number) / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def _ranked(study: SearchStudy) -> list[FrozenTrial]:
+    """Ended trials: complete ones by value, then those stopped early by how far they came."""
+    sign = study.spec.search.sign
+    order = {TrialState.COMPLETE: 0, TrialState.PRUNED: 1, TrialState.FAIL: 2}
+
+    def place(trial: FrozenTrial) -> tuple[float, ...]:
+        spent = 0.0 if trial.state == TrialState.COMPLETE else -study.spent(trial)
+        value = last_value(trial)
+        finite = value == value
+        return order[trial.state], spent, not finite, -sign * value if finite else 0.0, trial.number
+
+    return sorted(study.finished(), key=place)

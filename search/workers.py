@@ -1,0 +1,68 @@
+"""Trials of several workers: a TorchTrainer in a Tune trial, whose resources come back when it is stopped."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
+from ray.train.v2._internal.execution.callback import WorkerGroupCallback
+from ray.tune.integration.ray_train import TuneReportCallback
+from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+from trainable import atomic
+from trainable.config import TrainConfig
+from trainable.distributed import Workers, fit
+from trainable.inprocess import guarded
+
+_PLACEMENT_FILE = ".placement_group"
+
+
+def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
+    """Ray Tune function trainable that trains one configuration through a TorchTrainer."""
+    folder = Path(trial["folder"])
+    callbacks = [TuneReportCallback(), RememberPlacement(folder)]
+
+    def work() -> None:
+        try:
+            fit(TrainConfig(**trial["config"]), folder, workers, callbacks=callbacks)
+        except ray.train.WorkerGroupError as error:  # what it is in the first worker that failed
+            raise next(iter(error.worker_failures.values())) from error
+
+    guarded(folder, work)
+
+
+class RememberPlacement(WorkerGroupCallback):
+    """Writes down where a trial's workers were placed, so that `release` can free it.
+
+    When a search stops a trial, Ray kills the process that owns the workers, but what was reserved for
+    them (their placement group) belongs to the whole search. Ray's own remedy is one more process per trial
+    that asks the dashboard whether the owner is still alive: without a dashboard it asks for ever, and the
+    next trial waits for ever. Here the search frees the reservation itself, and that process is sent home.
+
+    Args:
+        folder: The trial's folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / _PLACEMENT_FILE
+
+    def after_worker_group_start(self, worker_group: Any) -> None:
+        """Runs in Ray Train's controller, once the workers are there."""
+        group = worker_group.get_worker_group_state().placement_group_handle.placement_group
+        atomic.write_text(self._file, group.id.hex())
+        for callback in worker_group._callbacks:
+            if isinstance(callback, PlacementGroupCleanerCallback):
+                callback._stop_cleaner()
+
+
+def release(folder: Path) -> None:
+    """Free what a trial's workers had reserved; they end with it."""
+    file = folder / _PLACEMENT_FILE
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        group = ray.PlacementGroupID(bytes.fromhex(file.read_text()))
+        remove_placement_group(PlacementGroup(group))
+        file.unlink()

@@ -1,0 +1,223 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from search.conditions import corners, draw, settings
+from search.points import grid_points
+from search.spec import SearchSpec, load_spec
+from search.study import SearchStudy
+from tests.commands import SMALL
+from trainable.config_file import ConfigError
+
+FIXED = {
+    k: v for k, v in SMALL.items() if k not in ("cell_type", "learning_rate", "time_steps", "batch_size")
+}
+SPACE: dict[str, Any] = {
+    # Children stand before their parents: the order of the file does not matter.
+    "hidden_init": {"type": "constant", "value": "identity", "when": {"cell_type": ["fgru"]}},
+    "time_steps": {"type": "int", "low": 1, "high": 6, "when": {"cell_type": ["gru", "fgru"]}},
+    "cell_type": {"type": "categorical", "choices": ["conv", "gru", "fgru"]},
+    "learning_rate": {"type": "float", "low": 1e-4, "high": 0.3, "log": True},
+    "batch_size": {"type": "int", "low": 10, "high": 100, "log": True, "quantize": 16},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5, "quantize": 0.1, "when": {"time_steps": [5, 6]}},
+    "optimizer": "sgd",
+}
+
+
+def spec(**changes: Any) -> SearchSpec:
+    fixed = {key: value for key, value in FIXED.items() if key != "optimizer"}
+    return SearchSpec(**{"train": fixed, "space": SPACE, **changes})
+
+
+def drawn(one: SearchSpec, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=seed))
+    trial = study.ask()
+    draw(one.space, one.train, trial)
+    return trial.params, settings(one.space, one.train, trial.params)
+
+
+def test_a_parameter_is_drawn_exactly_where_its_condition_holds() -> None:
+    one = spec()
+    cells, kinds = set(), set()
+    for seed in range(60):
+        params, values = drawn(one, seed)
+        cell = params["cell_type"]
+        cells.add(cell)
+        assert ("time_steps" in params) == (cell != "conv")
+        assert values.get("hidden_init") == ("identity" if cell == "fgru" else None)
+        # A condition upon a conditional parameter: its default counts where it was not drawn.
+        assert ("dropout" in params) == (params.get("time_steps", 1) >= 5)
+        assert "dropout" in params or values["dropout"] == FIXED["dropout"]
+        kinds.add("dropout" in params)
+        assert values["optimizer"] == "sgd"
+        assert one.config(params).cell_type == cell
+    assert cells == {"conv", "gru", "fgru"}
+    assert kinds == {True, False}
+
+
+def test_quantized_values_are_multiples_within_the_bounds() -> None:
+    one = spec()
+    batches = {drawn(one, seed)[1]["batch_size"] for seed in range(200)}
+    assert batches == {16, 32, 48, 64, 80, 96}  # never 0 or 112, the multiples next to 10 and 100
+    dropouts = {drawn(one, seed)[1]["dropout"] for seed in range(200)}
+    assert dropouts <= {0.0, 0.1, 0.2, 0.3, 0.4, 0.5}
+    assert 0.3 in dropouts
+
+
+def test_corners_reach_every_parameter_wherever_it_counts() -> None:
+    one = spec()
+    points = corners(one.space, one.train)
+    assert {(p["cell_type"], p.get("time_steps")) for p in points} >= {
+        ("conv", None),
+        ("gru", 1),
+        ("gru", 6),
+        ("fgru", 1),
+        ("fgru", 6),
+    }
+    assert {p["dropout"] for p in points if p.get("time_steps") == 5} >= {0.0, 0.5}
+    assert len(points) == len({json.dumps(p, sort_keys=True) for p in points})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"time_steps": {"type": "int", "low": 1, "high": 2, "when": {"cell": ["gru"]}}},
+            "cell: not in space",
+        ),
+        (
+            {"time_steps": {"type": "int", "low": 1, "high": 2, "when": {"cell_type": ["gruu"]}}},
+            "cell_type is never 'gruu'",
+        ),
+        (
+            {
+                "skip_first": {"type": "categorical", "choices": [True], "when": {"do_preconv": [True]}},
+                "do_preconv": {"type": "categorical", "choices": [True], "when": {"skip_first": [True]}},
+            },
+            "run in a circle: skip_first, do_preconv",
+        ),
+        ({"batch_size": {"type": "int", "low": 17, "high": 31, "quantize": 16}}, "no multiple of quantize"),
+        ({"dropout": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "quantize": 0.1}}, "exclude each"),
+        ({"optimizer": "sgdd"}, "space.optimizer: .*'sgdd'"),
+    ],
+)
+def test_a_wrong_condition_is_named(change: dict[str, Any], message: str) -> None:
+    fixed = {key: value for key, value in FIXED.items() if key != "skip_first"}
+    with pytest.raises(ValidationError, match=message):
+        spec(space={**SPACE, **change}, train=fixed)
+
+
+def test_a_conditional_spec_reads_back_equal_and_searches(tmp_path: Path) -> None:
+    one = spec()
+    assert SearchSpec(**yaml.safe_load(one.to_yaml())) == one
+    study = SearchStudy(tmp_path, one)
+    assert study.trials() == []
+
+
+SWEEP = {
+    "method": "bayes",
+    "name": "test-sweep",
+    "metric": {"goal": "maximize", "name": "val_acc"},
+    "parameters": {
+        "learning_rate": {"max": 0.1, "min": 0.000001, "distribution": "log_uniform_values"},
+        "batch_size": {"values": [1024, 512, 256, 128, 64, 32, 16]},
+        "cell_kernel": {"values": [3, 4, 5, 6, 7]},
+    },
+    "early_terminate": {"type": "hyperband", "min_iter": 10},
+}
+
+
+@pytest.fixture
+def base(tmp_path: Path) -> Path:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**SMALL, "epochs": 30}))
+    return path
+
+
+def write(tmp_path: Path, **changes: Any) -> Path:
+    path = tmp_path / "sweep_configuration.json"
+    path.write_text(json.dumps({**SWEEP, **changes}))
+    return path
+
+
+def test_the_original_sweep_file_is_a_search_as_it_is(tmp_path: Path, base: Path) -> None:
+    one = load_spec(write(tmp_path), ["search.num_samples=3"], base)
+    assert one.search.scheduler.grace_period == 10
+    assert one.search.scheduler.type == "asha"
+    assert one.search.sampler.type == "tpe"
+    assert one.search.num_samples == 3
+    assert one.train["time_steps"] == SMALL["time_steps"]
+    assert "learning_rate" not in one.train  # swept: the base's value gives way
+    config = one.config({"learning_rate": 1e-6, "batch_size": 1024, "cell_kernel": 4})
+    assert (config.learning_rate, config.batch_size, config.cell_kernel) == (1e-6, 1024, 4)
+
+
+def test_every_distribution_has_its_bounds(tmp_path: Path, base: Path) -> None:
+    parameters = {
+        "learning_rate": {"distribution": "log_uniform", "min": -6.907755, "max": 0},
+        "momentum": {"distribution": "inv_log_uniform", "min": 0.693147, "max": 2.302585},
+        "batch_size": {"distribution": "q_log_uniform_values", "min": 16, "max": 128, "q": 16},
+        "dropout": {"min": 0.0, "max": 0.5},
+        "time_steps": {"min": 1, "max": 3},
+        "optimizer": {"value": "sgd"},
+    }
+    one = load_spec(write(tmp_path, parameters=parameters, run_cap=7), [], base)
+    assert one.search.num_samples == 7
+    expected = {"learning_rate": (1e-3, 1), "momentum": (0.1, 0.5), "batch_size": (16, 128)}
+    for name, bounds in expected.items():
+        assert one.space[name].extremes() == pytest.approx(bounds, rel=1e-5)
+        assert one.space[name].log
+    assert one.space["dropout"].type == "float"
+    assert one.space["time_steps"].type == "int"
+    values = settings(one.space, one.train, {"batch_size": 41.0, "learning_rate": 0.1})
+    assert (values["batch_size"], values["optimizer"]) == (48, "sgd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "bayesian"}, "method: must be one of bayes, random, grid"),
+        ({"metric": {"name": "val_acc", "goal": "max"}}, "metric.goal: must be maximize or minimize"),
+        (
+            {"parameters": {"dropout": {"distribution": "normal", "min": 0, "max": 1}}},
+            "parameters.dropout: dist",
+        ),
+        ({"parameters": {"dropout": {"min": 0}}}, "parameters.dropout: give value"),
+        ({"early_terminate": {"type": "envelope"}}, "type must be hyperband"),
+        ({"early_stop": 1}, "early_stop: unknown key of a sweep"),
+        ({"metric": {"name": "accuracy", "goal": "maximize"}}, "unknown metric 'accuracy'"),
+    ],
+)
+def test_what_a_sweep_gets_wrong_is_named(
+    tmp_path: Path, base: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_spec(write(tmp_path, **changes), [], base)
+
+
+def test_a_sweep_without_base_says_what_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--base CONFIG.json"):
+        load_spec(write(tmp_path), [])
+
+
+def test_a_grid_has_every_point_once_whatever_does_not_count_there() -> None:
+    space = {
+        "learning_rate": {"type": "categorical", "choices": [0.1, 0.01]},
+        "cell_type": {"type": "categorical", "choices": ["conv", "gru"]},
+        "time_steps": {"type": "int", "low": 1, "high": 3, "when": {"cell_type": ["gru"]}},
+        "optimizer": "sgd",
+    }
+    one = spec(space=space, train={**FIXED, "batch_size": 32}, search={"sampler": {"type": "grid"}})
+    points = grid_points(one.space, one.train)
+    assert len(points) == 2 * (1 + 3)
+    assert {(p["cell_type"], p.get("time_steps")) for p in points} == {
+        ("conv", None),
+        ("gru", 1),
+        ("gru", 2),
+        ("gru", 3),
+    }
