@@ -102,7 +102,11 @@ def strike(process: subprocess.Popen[bytes], victim: str) -> bool:
         except psutil.Error:
             continue
         is_driver = member.pid == process.pid
-        kinds = {"driver": is_driver, "trial": "ray::" in command, "raylet": "/raylet/raylet" in command}
+        kinds = {
+            "driver": is_driver,
+            "trial": command.startswith("ray::") and "Agent" not in command,
+            "raylet": "/raylet/raylet" in command,
+        }
         if victim == "everything" or kinds[victim]:
             chosen.append(member)
     for member in chosen:

@@ -40,7 +40,7 @@ class Conductor:
         last: dict[int, Decision] = {}
         ended = {trial.number: trial for trial in self.study.finished()}
         for event in self.study.events():
-            if event.kind == "report" and math.isfinite(event.data["values"][0]):
+            if event.kind == "report" and all(map(math.isfinite, event.data["values"])):
                 value = self._sign * event.data["values"][0]
                 last[event.number] = self.scheduler.report(event.number, event.data["resource"], value)
             elif event.kind == "promote":
@@ -111,8 +111,10 @@ class Conductor:
             self._end(number, TrialState.PRUNED, cause=str(row[INFEASIBLE]), infeasible=True)
             return Decision.CONTINUE
         metrics = self.study.spec.search.metrics
-        if EPOCH not in row or any(metric not in row for metric in metrics):
-            return Decision.CONTINUE  # says nothing that could be judged
+        if EPOCH not in row or any(row.get(metric) is None for metric in metrics):
+            if DIVERGED in row:
+                self._diverged(number, str(row[DIVERGED]))
+            return Decision.CONTINUE  # otherwise it says nothing that could be judged
         values = tuple(float(row[metric]) for metric in metrics)
         known = self.study.reports(number)
         new = not known or int(row[EPOCH]) > known[-1].epoch

@@ -103,7 +103,7 @@ class Progress(Callback):
 
     def _end(self, trial: Any, state: str) -> None:
         number = trial.config["number"]
-        line = self._lines[number]
+        line = self._lines.get(number) or _Line("running", {})  # its process may have died before it started
         line.state, line.seconds = state, time.monotonic() - line.started
         self._finished += 1
         if not self._live:

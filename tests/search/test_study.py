@@ -61,6 +61,18 @@ def test_a_nan_metric_without_a_word_is_a_diverged_trial(tmp_path: Path, spec: S
     assert study.best() is None
 
 
+@pytest.mark.parametrize("report", [{"epoch": 1}, {"epoch": 1, "val_acc": None}, {}])
+def test_a_trial_that_diverged_before_it_was_validated_has_failed(
+    tmp_path: Path, spec: SearchSpec, report: dict[str, Any]
+) -> None:
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    assert conductor.report(number := start(conductor), report) is Decision.CONTINUE
+    assert study.trial(number).state == TrialState.RUNNING  # a report without the metric is no end
+    conductor.report(number, {**report, "diverged": "exploding_state"})
+    assert study.trial(number).state == TrialState.FAIL
+
+
 def test_without_a_complete_trial_the_best_of_those_that_spent_most_wins(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, make_spec(scheduler={"type": "none"}))
     assert study.best() is None
