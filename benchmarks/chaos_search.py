@@ -81,6 +81,8 @@ def start(space: Path, storage: Path, name: str) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Its own copy of the sample: another version of the project may rewrite the shared one.
+            env={**os.environ, "RECURRENT_VISION_CACHE": str(storage / "cache")},
         )
 
 
