@@ -81,6 +81,8 @@ def start(space: Path, storage: Path, name: str) -> subprocess.Popen[bytes]:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            # Its own copy of the sample: another version of the project may rewrite the shared one.
+            env={**os.environ, "RECURRENT_VISION_CACHE": str(storage / "cache")},
         )
 
 
@@ -170,11 +172,13 @@ def main() -> int:
     )
     parser.add_argument("--kills", type=int, default=50, help="how often to kill (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of instants and victims")
-    parser.add_argument("--trials", type=int, default=8, help="trials of the search (default: 8)")
+    parser.add_argument(
+        "--trials", type=int, help="trials of the search (default: as many as kills, 4 at least)"
+    )
     parser.add_argument("--victim", choices=VICTIMS, help="always this one (default: all in turn)")
     arguments = parser.parse_args()
     generator = random.Random(arguments.seed)
-    SPEC["search"]["num_samples"] = arguments.trials
+    SPEC["search"]["num_samples"] = arguments.trials or max(4, arguments.kills)
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
         storage = Path(directory)
         space = storage / "space.yaml"
