@@ -114,8 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.init is not None:
             values["init"] = arguments.init
         config = validate(TrainConfig, values, path)
-        if config.init is not None:
-            config = config.model_copy(update={"init": str(Path(config.init).expanduser().absolute())})
+        config = config.with_absolute_paths()
         folder = storage / (arguments.name or folder_name(config, Path(path).stem))
         if not (arguments.fresh or arguments.force):
             check_same_run(config, folder)

@@ -40,7 +40,7 @@ class Conductor:
         last: dict[int, Decision] = {}
         ended = {trial.number: trial for trial in self.study.finished()}
         for event in self.study.events():
-            if event.kind == "report" and all(map(math.isfinite, event.data["values"])):
+            if event.kind == "report" and math.isfinite(event.data["values"][0]):
                 value = self._sign * event.data["values"][0]
                 last[event.number] = self.scheduler.report(event.number, event.data["resource"], value)
             elif event.kind == "promote":
@@ -111,16 +111,18 @@ class Conductor:
             self._end(number, TrialState.PRUNED, cause=str(row[INFEASIBLE]), infeasible=True)
             return Decision.CONTINUE
         metrics = self.study.spec.search.metrics
-        if EPOCH not in row or any(row.get(metric) is None for metric in metrics):
+        if EPOCH not in row or row.get(metrics[0]) is None:
             if DIVERGED in row:
                 self._diverged(number, str(row[DIVERGED]))
             return Decision.CONTINUE  # otherwise it says nothing that could be judged
-        values = tuple(float(row[metric]) for metric in metrics)
+        # Further objectives may come with the last report only; schedulers read the first.
+        values = tuple(math.nan if row.get(m) is None else float(row[m]) for m in metrics)
         known = self.study.reports(number)
         new = not known or int(row[EPOCH]) > known[-1].epoch
         if new:  # an epoch repeated after a resume changes nothing
             self.study.record(number, row, self._resource(number, row))
-        if DIVERGED in row or not all(map(math.isfinite, values)):
+        needed = values if FINISHED in row else values[:1]
+        if DIVERGED in row or not all(map(math.isfinite, needed)):
             self._diverged(number, str(row.get(DIVERGED, "not_finite")))
             return Decision.CONTINUE
         resource = self.study.reports(number)[-1].resource

@@ -13,7 +13,7 @@ from search.conditions import corners, problems_of_conditions, settings
 from search.points import grid_points, problems_of_points
 from search.space import Space
 from search.sweep import is_sweep, search_values
-from trainable.config import TrainConfig
+from trainable.config import PATHS, TrainConfig
 from trainable.config_file import ConfigError, apply_overrides, describe, read_mapping, validate
 from trainable.metrics import OBJECTIVES
 
@@ -245,6 +245,7 @@ class SearchSpec(BaseModel):
             problems = self._problems_of_the_corners()
         if problems:
             raise ValueError("\n".join(problems))
+        self._metrics_are_there_when_they_are_read()
         scheduler = self.search.scheduler
         if scheduler.type != "none" and self.maximum is not None and scheduler.grace_period > self.maximum:
             raise ValueError(
@@ -252,6 +253,26 @@ class SearchSpec(BaseModel):
                 f"must not exceed the {scheduler.resource} of a trial ({self.maximum:g})"
             )
         return self
+
+    def _metrics_are_there_when_they_are_read(self) -> None:
+        scheduler = self.search.scheduler
+        for config in self.corners():
+            for metric in self.search.metrics:
+                if metric in config.not_reported:
+                    key = "val_2t: end" if metric == "val_acc_2t" else f"shape_metrics: [{metric}]"
+                    raise ValueError(f"search.metric: {metric} is not reported; give train.{key}")
+            late = config.reported_at_the_end & set(self.search.metrics)
+            every = "val_2t: always" if "val_acc_2t" in late else "shape_metrics_every: 1"
+            if late and scheduler.max_resource is not None:
+                raise ValueError(
+                    f"search.scheduler.max_resource: a trial that ends there has no {min(late)}, which the "
+                    f"last epoch reports; leave it out, or give train.{every}"
+                )
+            if self.search.primary in late and scheduler.type != "none":
+                raise ValueError(
+                    f"search.scheduler: {scheduler.type} reads {self.search.primary} in every epoch; give "
+                    f"train.{every}, or type none"
+                )
 
     def _problems_of_the_corners(self) -> list[str]:
         problems: list[str] = []
@@ -324,7 +345,7 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
     values = apply_overrides(values, overrides)
     train = values.get("train")
     if isinstance(train, dict):
-        for key in ("dataset_path", "dataset_val_path"):
+        for key in PATHS:
             if isinstance(train.get(key), str):
                 train[key] = str(Path(train[key]).expanduser().absolute())
     search = values.get("search")

@@ -189,8 +189,9 @@ class SearchStudy:
         return [trial for trial in self._all() if _WARM in trial.user_attrs]
 
     def record(self, number: int, row: dict[str, Any], resource: float) -> None:
-        """Keep the objectives of one report, and what the trial had spent by then."""
-        values = [float(row[metric]) for metric in self.spec.search.metrics]
+        """Keep the objectives of one report, nan where it has none, and what the trial had spent by then."""
+        given = [row.get(metric) for metric in self.spec.search.metrics]
+        values = [math.nan if value is None else float(value) for value in given]
         self.note(number, "report", epoch=int(row[EPOCH]), resource=resource, values=values)
         if len(values) == 1:  # Optuna keeps curves of one objective: for its samplers and its dashboard
             self.storage.set_trial_intermediate_value(self._id(number), int(row[EPOCH]), values[0])

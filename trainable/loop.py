@@ -22,6 +22,7 @@ from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, O
 from trainable.mixing import Mixing
 from trainable.progress import StepReporter
 from trainable.session import Interrupted, Session
+from trainable.shape import measure_shape
 from trainable.state import RunState
 from trainable.step import TrainingStep
 from trainable.tracking import Tracker
@@ -120,6 +121,12 @@ class _Run:
         if diverged is None and (config.val_2t == "always" or (finished and config.val_2t == "end")):
             twice = validate(state, self.data.validation, time_steps=2 * config.time_steps)
             row[VAL_ACC_2T] = twice.acc
+        every = config.shape_metrics_every
+        due = finished or (every is not None and (state.epoch + 1) % every == 0)
+        if config.shape_metrics and due and diverged is None:
+            # Stimuli are few: worker 0 measures, the others wait for its numbers.
+            shape = measure_shape(state, self.data) if self.session.rank == 0 else {}
+            row |= self.session.gather(shape)[0]
         row["peak_memory_gib"] = max(self.session.gather(peak_gib(self.session.device)))
         row["micro_batch"] = min(self.session.gather(state.micro_batch.size))
         notes = [note for worker in self.session.gather(state.micro_batch.notes) for note in worker]

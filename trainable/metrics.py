@@ -26,6 +26,16 @@ DIVERGED_STEP = "diverged_step"
 NOTES = "notes"
 """Sentences for the user, in the report of the epoch they belong to."""
 
+SHAPE_METRICS = (
+    "shape_bias",
+    "normal_acc",
+    "foreground_acc",
+    "silhouette_acc",
+    "frankenstein_acc",
+    "serrated_acc",
+)
+"""What diagnostic stimuli tell of a network, where the setting `shape_metrics` asks for it; fractions."""
+
 OBJECTIVES = {
     "val_acc": "max",
     "val_acc5": "max",
@@ -37,6 +47,7 @@ OBJECTIVES = {
     "seconds_per_image": "min",
     "parameters": "min",
     "image_steps": "min",
+    **dict.fromkeys(SHAPE_METRICS, "max"),
 }
 """Metrics a search can optimize, each with its natural mode. Accuracies are fractions, losses nats."""
 

@@ -8,6 +8,7 @@ from data import DataError, DataInfo, check_data
 from models import build_model
 from trainable.config import TrainConfig
 from trainable.config_file import ConfigError
+from trainable.shape import check_shape
 from trainable.weights import WeightsError, check_fit, read_weights
 
 
@@ -46,6 +47,10 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
         problems.append(f"init: {error}")
     except ValueError as error:
         problems.append(str(error))
+    try:
+        check_shape(config, info.class_names)
+    except ConfigError as error:
+        problems += error.problems
     if problems:
         raise ConfigError(f"{source}: {problem}" for problem in problems)
     return info

@@ -39,6 +39,18 @@ def test_every_shipped_space_is_valid_to_its_corners(path: Path) -> None:
             "space.learning_rate: .*'big'",
         ),
         ({"search": {"metric": "val_accuracy"}}, "unknown metric 'val_accuracy'; a trial reports: val_acc"),
+        ({"search": {"metric": "shape_bias"}}, "shape_bias is not reported; give train.shape_metrics"),
+        (
+            {
+                "train": {**spec()["train"], "shape_metrics": ["shape_bias"]},
+                "search": {"metric": "shape_bias"},
+            },
+            "asha reads shape_bias in every epoch; give train.shape_metrics_every: 1",
+        ),
+        (
+            {"search": {"metric": ["val_acc", "val_acc_2t"], "scheduler": {"max_resource": 2}}},
+            "max_resource: a trial that ends there has no val_acc_2t",
+        ),
         ({"search": {"num_samples": 0}}, "search.num_samples: .*got 0"),
         ({"search": {"scheduler": {"grace_period": 9}}}, "grace_period .9. must not exceed the epoch"),
         ({"resources": {"workers": 0}}, "resources.workers: .*got 0"),

@@ -271,6 +271,20 @@ def test_several_objectives_make_a_front(tmp_path: Path) -> None:
     assert SearchStudy(tmp_path, spec).reports(1)[0].values == (0.8, 0.1)
 
 
+def test_a_second_objective_may_come_with_the_last_report_only(tmp_path: Path) -> None:
+    spec = make_spec(metric=["val_acc", "val_acc_2t"])
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    first = start(conductor)
+    assert conductor.report(first, row(1, 0.8)) == Decision.CONTINUE
+    assert conductor.report(start(conductor), row(1, 0.1)) == Decision.STOP
+    conductor.report(first, row(9, 0.9, val_acc_2t=0.7, **FINISHED))
+    assert study.trial(first).values == [0.9, 0.7]
+    again = SearchStudy(tmp_path, spec)
+    assert math.isnan(again.reports(first)[0].values[1])
+    assert Conductor(again).scheduler.report(2, 1, 0.1) == Decision.STOP  # the rung is there after a resume
+
+
 def test_several_objectives_are_stopped_by_the_first(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, make_spec(metric=["val_acc", "val_loss"]))
     conductor = Conductor(study)

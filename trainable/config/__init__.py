@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from pydantic import model_validator
@@ -12,14 +13,19 @@ from trainable.config.data import DataSettings
 from trainable.config.keeping import KeepingSettings
 from trainable.config.network import NetworkSettings
 from trainable.config.optimization import EARLY_STOP_CAP, OptimizationSettings
+from trainable.config.shape import ShapeSettings
+from trainable.metrics import SHAPE_METRICS
 
-__all__ = ["EARLY_STOP_CAP", "TrainConfig"]
+__all__ = ["EARLY_STOP_CAP", "PATHS", "TrainConfig"]
+
+PATHS = ("dataset_path", "dataset_val_path", "init", "shape_path")
+"""Settings that name a file or a folder."""
 
 
-class TrainConfig(KeepingSettings, OptimizationSettings, NetworkSettings, DataSettings):
+class TrainConfig(KeepingSettings, ShapeSettings, OptimizationSettings, NetworkSettings, DataSettings):
     """Everything that decides one training run; stored beside its results as config.json.
 
-    The keys are grouped by file: `data`, `network`, `optimization`, `keeping`.
+    The keys are grouped by file: `data`, `network`, `optimization`, `shape`, `keeping`.
     """
 
     @model_validator(mode="after")
@@ -35,6 +41,24 @@ class TrainConfig(KeepingSettings, OptimizationSettings, NetworkSettings, DataSe
         if self.image_dtype != "float32" and self.precision == "fp32":
             raise ValueError(f"image_dtype {self.image_dtype} needs precision bf16 or fp16, got fp32")
         return self
+
+    def with_absolute_paths(self) -> TrainConfig:
+        """The same run for processes that work in other folders."""
+        paths = {key: getattr(self, key) for key in PATHS}
+        found = {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path}
+        return self.model_copy(update=found)
+
+    @property
+    def reported_at_the_end(self) -> set[str]:
+        """Metrics that only the last report of a run holds."""
+        last = {"val_acc_2t"} if self.val_2t == "end" else set()
+        return last | (set(self.shape_metrics) if self.shape_metrics_every is None else set())
+
+    @property
+    def not_reported(self) -> set[str]:
+        """Of the metrics that a run may report, those that this one never does."""
+        never = {"val_acc_2t"} if self.val_2t == "never" else set()
+        return never | (set(SHAPE_METRICS) - set(self.shape_metrics))
 
     def data_source(self) -> dict[str, Any]:
         """Which images, at which size and loaded how: keywords of `check_data` and `open_data`."""

@@ -14,6 +14,7 @@ from trainable.config.data import DataSettings
 from trainable.config.keeping import KeepingSettings
 from trainable.config.network import NetworkSettings
 from trainable.config.optimization import OptimizationSettings
+from trainable.config.shape import ShapeSettings
 
 VALUES: dict[str, Any] = {
     "dataset": "digits",
@@ -42,7 +43,7 @@ def render() -> str:
     """The template as YAML."""
     config = TrainConfig(**VALUES).model_dump(mode="json")
     lines = [_HEAD]
-    for group in (DataSettings, NetworkSettings, OptimizationSettings, KeepingSettings):
+    for group in (DataSettings, NetworkSettings, OptimizationSettings, ShapeSettings, KeepingSettings):
         title = (group.__doc__ or "").strip().splitlines()[0]
         lines.append(f"\n# ---- {title}\n")
         for key, field in group.model_fields.items():
