@@ -6,7 +6,6 @@ forward + cross-entropy + backward + SGD with momentum, on fixed random images a
 from __future__ import annotations
 
 import argparse
-import inspect
 import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks import reference
-from models import FeedForwardTower, build_model
+from models import build_model
+from models.execution import prepare_model
 
 CLASSES = 1000
 
@@ -61,13 +61,10 @@ class Case:
 class Step:
     """A model, its optimizer and its images; called, it takes one training step and returns the loss."""
 
-    def __init__(self, model: nn.Module, case: Case, precision: str, channels_last: bool = False) -> None:
+    def __init__(self, model: nn.Module, case: Case, precision: str) -> None:
         self.model = model.to(case.device).train()
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
         self.images, self.labels = case.images()
-        if channels_last:
-            self.model = self.model.to(memory_format=torch.channels_last)
-            self.images = self.images.to(memory_format=torch.channels_last)
         self.device, self.low = torch.device(case.device), precision == "bf16"
 
     def __call__(self) -> Tensor:
@@ -98,14 +95,10 @@ class Step:
 def our_step(case: Case) -> Step:
     """The project's tower, with the case's ways of running it."""
     torch.manual_seed(0)
-    ways = {"channels_last": case.channels_last, "compile": case.compile, "recompute": case.recompute}
-    # build_model reads the keys a tower knows; another one would be measured without having happened.
-    known = inspect.signature(FeedForwardTower).parameters
-    for way in ("compile", "recompute"):
-        if ways[way] not in ("off", False) and way not in known:
-            raise ValueError(f"the tower has no setting {way!r} to be measured with")
-    model = build_model({"model_base": "ff_tower", **case.tower, **ways}, CLASSES)
-    return Step(model, case, case.precision, case.channels_last)
+    settings = {"model_base": "ff_tower", **case.tower, "recompute": case.recompute}
+    model = build_model(settings, CLASSES).to(case.device)
+    prepare_model(model, compile=case.compile, channels_last=case.channels_last)
+    return Step(model, case, case.precision)
 
 
 def reference_step(case: Case, weights: dict[str, Tensor], precision: str) -> Step:

@@ -168,10 +168,13 @@ class Cell(nn.Module):
         return None if self.hidden_init == "zero" else self.initial_state(drive)
 
 
-def over_frames(drive: Callable[[Tensor], Tensor], frames: Sequence[Tensor]) -> list[Tensor]:
-    """`drive` of every frame, computed together where the maps are small."""
+def over_frames(drive: Callable[[Tensor], Any], frames: Sequence[Tensor]) -> list[Any]:
+    """`drive`, a map or a tuple of maps, of every frame, computed together where the maps are small."""
     if len(frames) > 1 and (is_small(frames[0]) or frames[0].is_cuda):
-        return list(drive(torch.cat(list(frames))).split(frames[0].shape[0]))
+        joined, images = drive(torch.cat(list(frames))), frames[0].shape[0]
+        if isinstance(joined, tuple):
+            return list(zip(*(part.split(images) for part in joined), strict=True))
+        return list(joined.split(images))
     return [drive(frame) for frame in frames]
 
 

@@ -1,13 +1,14 @@
 """The convolutional gated recurrent unit."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from models.blocks import get_activation, require_choice
 from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked, over_frames
-from models.convolution import StateConv, conv_with, input_conv, stacked, stacked_conv, state_conv
+from models.convolution import GateConvs, StateConv, input_conv, state_conv
 from models.normalization import normalize
 
 
@@ -41,44 +42,44 @@ class ConvGRUCell(Cell):
         self.ur, self.uz, self.ucan = (state_conv(spec.out_channels, spec.kernel_size) for _ in range(3))
         self.norm = spec.make_norm()
 
-    def kernels(self) -> tuple[StateConv, StateConv]:
-        """Of the gates, r and z stacked, and of the candidate."""
-        return StateConv.of(self.ur, self.uz), StateConv.of(self.ucan)
+    def kernels(self) -> tuple[GateConvs, StateConv]:
+        """Of the gates r and z, and of the candidate."""
+        return GateConvs(self.ur, self.uz), StateConv(self.ucan.weight, self.ucan.bias)
 
-    def drive(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Wz * x and Wc * x, stacked along channels, and Wr * x."""
-        return stacked_conv([self.wz, self.wcan], x), self.wr(x)
+    def drive(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Wz * x, Wc * x and Wr * x."""
+        z, c = GateConvs(self.wz, self.wcan)(x)
+        return z, c, self.wr(x)
 
-    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
-        shared = stacked([self.wz, self.wcan])
-        written = over_frames(lambda x: conv_with(self.wz, x, *shared), frames)
-        gates: list[Tensor | None] = [None] if dead_start else []
-        gates.extend(over_frames(self.wr, frames[1:] if dead_start else frames))
-        return list(zip(written, gates, strict=True))
+    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[Any]:
+        written = over_frames(GateConvs(self.wz, self.wcan), frames)
+        resets: list[Tensor | None] = [None] if dead_start else []
+        resets.extend(over_frames(self.wr, frames[1:] if dead_start else frames))
+        return [(*drives, reset) for drives, reset in zip(written, resets, strict=True)]
 
     def step(
         self,
-        drive: tuple[Tensor, Tensor | None],
+        drive: tuple[Tensor, Tensor, Tensor | None],
         state: State,
         t: int,
-        kernels: tuple[StateConv, StateConv],
+        kernels: tuple[GateConvs, StateConv],
         mask: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, State]:
         of_gates, of_candidate = kernels
-        drive_z, drive_c = drive[0].chunk(2, dim=1)
+        drive_z, drive_c, drive_r = drive
         if state is None:
             state = self.first_state(drive)
         if state is None:  # h = 0: the reset gate has nothing to reset
-            bias_z = of_gates.of_zeros(drive_z).chunk(2)[1]
+            _, bias_z = of_gates.of_zeros(drive_z)
             z = torch.sigmoid(drive_z + bias_z)
             h = z * self._candidate(drive_c + of_candidate.of_zeros(drive_c), t)
         else:
             assert isinstance(state, Tensor)
-            assert drive[1] is not None
+            assert drive_r is not None
             read = masked(state, mask)
-            r, z = of_gates(read).chunk(2, dim=1)
-            r = torch.sigmoid(r + drive[1])
+            r, z = of_gates(read)
+            r = torch.sigmoid(r + drive_r)
             z = torch.sigmoid(z + drive_z)
             c = self._candidate(of_candidate(r * read).add_(drive_c), t)
             h = z * (state + c) if self.thesis_exact else torch.lerp(state, c, z)

@@ -1,24 +1,27 @@
 """The convolutional long short-term memory."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from models.blocks import get_activation, require_choice
 from models.cells.base import NORM_POSITIONS, Cell, CellSpec, State, masked, over_frames
-from models.convolution import StateConv, conv_with, input_conv, stacked, stacked_conv, state_conv
+from models.convolution import GateConvs, input_conv, state_conv
 from models.normalization import keeps_statistics, normalize
 
 PEEPHOLES = ("conv", "hadamard", "none")
 
 
-class _Kernels(NamedTuple):
-    of_h: StateConv
-    """Of i, o, candidate and f, stacked in this order."""
+_Drive = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
-    of_c: StateConv | None
+
+class _Kernels(NamedTuple):
+    of_h: GateConvs
+    """Of i, o, candidate and f, in this order."""
+
+    of_c: GateConvs | None
     """Of i, o and f: the peepholes that are convolutions."""
 
 
@@ -90,23 +93,23 @@ class ConvLSTMCell(Cell):
         return self.get_parameter(f"v{gate}").to(c.dtype) * c
 
     def kernels(self) -> _Kernels:
-        of_c = StateConv.of(*self._peephole_convs()) if self.peepholes == "conv" else None
-        return _Kernels(StateConv.of(self.ui, self.uo, self.ucan, self.uf), of_c)
+        of_c = GateConvs(*self._peephole_convs()) if self.peepholes == "conv" else None
+        return _Kernels(GateConvs(self.ui, self.uo, self.ucan, self.uf), of_c)
 
-    def drive(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Wi, Wo and Wc of x, stacked along channels, and Wf * x."""
-        return stacked_conv([self.wi, self.wo, self.wcan], x), self.wf(x)
+    def drive(self, x: Tensor) -> _Drive:
+        """Of x: Wi, Wo, Wc and Wf."""
+        i, o, g = GateConvs(self.wi, self.wo, self.wcan)(x)
+        return i, o, g, self.wf(x)
 
-    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[tuple[Tensor, Tensor | None]]:
-        shared = stacked([self.wi, self.wo, self.wcan])
-        written = over_frames(lambda x: conv_with(self.wi, x, *shared), frames)
-        gates: list[Tensor | None] = [None] if dead_start else []
-        gates.extend(over_frames(self.wf, frames[1:] if dead_start else frames))
-        return list(zip(written, gates, strict=True))
+    def drives(self, frames: Sequence[Tensor], dead_start: bool) -> list[Any]:
+        written = over_frames(GateConvs(self.wi, self.wo, self.wcan), frames)
+        forgets: list[Tensor | None] = [None] if dead_start else []
+        forgets.extend(over_frames(self.wf, frames[1:] if dead_start else frames))
+        return [(*drives, forget) for drives, forget in zip(written, forgets, strict=True)]
 
     def step(
         self,
-        drive: tuple[Tensor, Tensor | None],
+        drive: _Drive,
         state: State,
         t: int,
         kernels: _Kernels,
@@ -117,7 +120,7 @@ class ConvLSTMCell(Cell):
             start = self.first_state(drive)
             state = None if start is None else (start, start)
         if state is None:
-            i, o, g, f = self._gates_of_zeros(drive[0], kernels)
+            i, o, g, f = self._gates_of_zeros(drive, kernels)
         else:
             assert isinstance(state, tuple)
             i, o, g, f = self._gates(drive, state, kernels, mask)
@@ -139,31 +142,31 @@ class ConvLSTMCell(Cell):
             return h, None
         return h, (h, normalize(self.norm2, c, t))
 
-    def _gates_of_zeros(self, drive: Tensor, kernels: _Kernels) -> tuple[Tensor, Tensor, Tensor, None]:
+    def _gates_of_zeros(self, drive: _Drive, kernels: _Kernels) -> tuple[Tensor, Tensor, Tensor, None]:
         """i, and o and candidate before their nonlinearities, from a state of zeros: nothing to forget."""
-        i, o, g = drive.chunk(3, dim=1)
-        bias_i, bias_o, bias_g, _ = kernels.of_h.of_zeros(drive).chunk(4)
+        i, o, g, _ = drive
+        bias_i, bias_o, bias_g, _ = kernels.of_h.of_zeros(i)
         i, o = i + bias_i, o + bias_o
         if kernels.of_c is not None:
-            bias_i, bias_o, _ = kernels.of_c.of_zeros(drive).chunk(3)
+            bias_i, bias_o, _ = kernels.of_c.of_zeros(i)
             i, o = i + bias_i, o + bias_o
         return torch.sigmoid(i), o, g + bias_g, None
 
     def _gates(
         self,
-        drive: tuple[Tensor, Tensor | None],
+        drive: _Drive,
         state: tuple[Tensor, Tensor],
         kernels: _Kernels,
         mask: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """i and f, and o and candidate before their nonlinearities."""
-        assert drive[1] is not None
+        drive_i, drive_o, drive_g, drive_f = drive
+        assert drive_f is not None
         h, c = masked(state[0], mask), masked(state[1], mask)
-        i, o, g, f = kernels.of_h(h).chunk(4, dim=1)
-        drive_i, drive_o, drive_g = drive[0].chunk(3, dim=1)
-        i, o, g, f = i + drive_i, o + drive_o, g + drive_g, f + drive[1]
+        i, o, g, f = kernels.of_h(h)
+        i, o, g, f = i + drive_i, o + drive_o, g + drive_g, f + drive_f
         if kernels.of_c is not None:
-            peep_i, peep_o, peep_f = kernels.of_c(c).chunk(3, dim=1)
+            peep_i, peep_o, peep_f = kernels.of_c(c)
             i, o, f = i + peep_i, o + peep_o, f + peep_f
         elif self.peepholes == "hadamard":
             i, f = i + self._peephole("i", c), f + self._peephole("f", c)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from models.blocks import get_activation, require_choice
 from models.cells.base import NORM_POSITIONS, CellSpec, State, masked
 from models.cells.preconv import PreconvCell
-from models.convolution import StateConv, state_conv
+from models.convolution import GateConvs, state_conv
 from models.normalization import keeps_statistics, normalize
 
 
@@ -43,9 +43,9 @@ class ReciprocalCell(PreconvCell):
             self.add_module(gate, state_conv(spec.out_channels, spec.kernel_size))
         self.norm1, self.norm2 = spec.make_norm(), spec.make_norm()
 
-    def kernels(self) -> tuple[StateConv, StateConv]:
+    def kernels(self) -> tuple[GateConvs, GateConvs]:
         """Of h and of c, those that make the output first; negative, since 1 - sigmoid(a) = sigmoid(-a)."""
-        of_h, of_c = StateConv.of(self.whh, self.whc, sign=-1), StateConv.of(self.wch, self.wcc, sign=-1)
+        of_h, of_c = GateConvs(self.whh, self.whc, sign=-1), GateConvs(self.wch, self.wcc, sign=-1)
         return of_h, of_c
 
     def step(
@@ -53,7 +53,7 @@ class ReciprocalCell(PreconvCell):
         drive: Tensor,
         state: State,
         t: int,
-        kernels: tuple[StateConv, StateConv],
+        kernels: tuple[GateConvs, GateConvs],
         mask: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, State]:
@@ -62,16 +62,16 @@ class ReciprocalCell(PreconvCell):
             start = self.first_state(drive)
             state = None if start is None else (start, start)
         if state is None:
-            bias_hh, bias_hc = kernels[0].of_zeros(drive).chunk(2)
-            bias_ch, bias_cc = kernels[1].of_zeros(drive).chunk(2)
+            bias_hh, bias_hc = kernels[0].of_zeros(drive)
+            bias_ch, bias_cc = kernels[1].of_zeros(drive)
             h = torch.sigmoid(bias_ch) * drive
             c = torch.sigmoid(bias_hc) * drive
         else:
             assert isinstance(state, tuple)
             h, c = state
-            width = self.out_channels if last else None  # the memory that nobody will read needs no gates
-            of_h = kernels[0](masked(h, mask), width).sigmoid_().split(self.out_channels, dim=1)
-            of_c = kernels[1](masked(c, mask), width).sigmoid_().split(self.out_channels, dim=1)
+            count = 1 if last else None  # the memory that nobody will read needs no gates
+            of_h = [torch.sigmoid(gate) for gate in kernels[0](masked(h, mask), count)]
+            of_c = [torch.sigmoid(gate) for gate in kernels[1](masked(c, mask), count)]
             h = torch.addcmul(of_c[0] * drive, of_h[0], h)
             c = c if last else torch.addcmul(of_h[1] * drive, of_c[1], c)
         h = self._nonlinear(self.norm1, h, t)

@@ -35,7 +35,7 @@ class ConvRNNCell(Cell):
         self.norm = spec.make_norm()
 
     def kernels(self) -> StateConv:
-        return StateConv.of(self.h2h)
+        return StateConv(self.h2h.weight, self.h2h.bias)
 
     def drive(self, x: Tensor) -> Tensor:
         return self.x2h(x)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from models.blocks import ACTIVATIONS, get_activation
-from models.convolution import StateConv, init_input_conv, make_conv, stacked_conv
+from models.convolution import GateConvs, init_input_conv, make_conv
 from models.dropout import SpatialDropout
 from models.normalization import NORMALIZATIONS, batch_statistics_counted, make_norm
 
@@ -88,12 +88,13 @@ def test_strided_convolution_is_unpadded_so_that_224_px_become_109() -> None:
 def test_fused_convolutions_equal_the_separate_ones(stride: int) -> None:
     convs = [make_conv(3, 4, 3, stride), make_conv(3, 4, 3, stride)]
     x = torch.randn(2, 3, 5, 7)
-    torch.testing.assert_close(stacked_conv(convs, x), torch.cat([conv(x) for conv in convs], dim=1))
+    for output, conv in zip(GateConvs(*convs)(x), convs, strict=True):
+        torch.testing.assert_close(output, conv(x))
 
 
 def test_convolution_of_zeros_is_what_the_convolution_makes_of_zeros() -> None:
     conv, zeros = make_conv(3, 4, 3), torch.zeros(2, 3, 5, 7)
-    torch.testing.assert_close(StateConv.of(conv).of_zeros(zeros).expand(2, 4, 5, 7), conv(zeros))
+    torch.testing.assert_close(GateConvs(conv).of_zeros(zeros)[0].expand(2, 4, 5, 7), conv(zeros))
 
 
 def test_input_convolution_starts_with_he_deviation_over_fan_out() -> None:
