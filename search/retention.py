@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 
 from optuna.trial import FrozenTrial, TrialState
 
-from search.study import SearchStudy, last_value, trial_name
+from search.study import SearchStudy, trial_name
 
 _LARGE = ("checkpoints", "model.weights", "model.weights.json")
 
@@ -46,7 +47,8 @@ def _ranked(study: SearchStudy) -> list[FrozenTrial]:
 
     def place(trial: FrozenTrial) -> tuple[float, ...]:
         spent = 0.0 if trial.state == TrialState.COMPLETE else -study.spent(trial)
-        value = last_value(trial)
+        last = study.last_report(trial.number)
+        value = last.values[0] if last else math.nan
         finite = value == value
         return order[trial.state], spent, not finite, -sign * value if finite else 0.0, trial.number
 

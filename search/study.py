@@ -149,6 +149,11 @@ class SearchStudy:
         """What a trial reported, by epoch."""
         return list(self._reports.get(number, []))
 
+    def last_report(self, number: int) -> Report | None:
+        """What a trial reported last; None before the first."""
+        reports = self._reports.get(number)
+        return reports[-1] if reports else None
+
     def failures(self, number: int) -> list[str]:
         """Why a trial crashed, once for each crash."""
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
@@ -295,14 +300,6 @@ class SearchStudy:
             )
         ]
         return [self.trial(number) for number in sorted(kept, key=lambda n: points[n], reverse=True)]
-
-
-def last_value(trial: FrozenTrial) -> float:
-    """The first objective at a trial's last report; nan before the first."""
-    if trial.values:
-        return float(trial.values[0])
-    steps = trial.intermediate_values
-    return steps[max(steps)] if steps else math.nan
 
 
 def cause(trial: FrozenTrial) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.confirm import confirmed_lines, winner
-from search.study import SearchStudy, cause, last_value, trial_name
+from search.study import SearchStudy, cause, trial_name
 from trainable import atomic
 from trainable.metrics import EPOCH
 from trainable.tracking import read_rows
@@ -75,18 +76,22 @@ def _trials_csv(study: SearchStudy) -> str:
 
 def results_table(study: SearchStudy, limit: int = 10) -> Table:
     """The best trials as a table: complete ones first, then by how far they got."""
-    metric, sign = study.spec.search.primary, 1 if study.spec.search.direction == "max" else -1
-    reported = [trial for trial in study.trials() if trial.intermediate_values]
-    reported.sort(key=lambda t: (max(t.intermediate_values), sign * last_value(t), -t.number), reverse=True)
+    search = study.spec.search
+    reported = [
+        (last.epoch, search.sign * last.values[0], -trial.number, trial, last)
+        for trial in study.trials()
+        if (last := study.last_report(trial.number)) is not None
+    ]
+    reported.sort(key=lambda row: row[:3], reverse=True)
     table = Table(title=f"{study.folder.name}: {len(study.finished())} of {study.target} trials")
-    for column in ("trial", "state", "epochs", metric, *study.spec.space):
+    for column in ("trial", "state", "epochs", *search.metrics, *study.spec.space):
         table.add_column(column, justify="left" if column in ("trial", "state") else "right")
-    for trial in reported[:limit]:
+    for epoch, _, _, trial, last in reported[:limit]:
         table.add_row(
             trial_name(trial.number),
             f"{trial.state.name.lower()} {cause(trial)}".strip(),
-            str(max(trial.intermediate_values)),
-            f"{last_value(trial):.4f}",
+            str(epoch),
+            *("" if math.isnan(value) else f"{value:.4g}" for value in last.values),
             *(format_value(trial.params[name]) if name in trial.params else "" for name in study.spec.space),
         )
     return table
@@ -117,10 +122,15 @@ def print_results(study: SearchStudy, console: Console) -> None:
         console.print(table)
     metric, folder = study.spec.search.primary, _relative(study.folder)
     settings = "  ".join(f"{name} {format_value(value)}" for name, value in best.params.items())
+    last = study.last_report(best.number)
+    assert last is not None
     console.print(
-        f"\nBest: {trial_name(best.number)}, {metric} {last_value(best):.4f} "
-        f"after {max(best.intermediate_values)} epochs: {settings}"
+        f"\nBest: {trial_name(best.number)}, {metric} {last.values[0]:.4f} "
+        f"after {last.epoch} epochs: {settings}"
     )
+    if len(study.spec.search.metrics) > 1:
+        front = ", ".join(trial_name(trial.number) for trial in study.front())
+        console.print(f"None is better in every objective than: {front} (Pareto front)")
     if (study.folder / "report.html").exists():
         console.print(f"  report              {folder}/report.html")
     console.print(f"  all trials          {folder}/{TRIALS_FILE}")

@@ -1,3 +1,4 @@
+import io
 import json
 import math
 import multiprocessing
@@ -10,9 +11,11 @@ from typing import Any
 import optuna
 import pytest
 from optuna.trial import TrialState
+from rich.console import Console
 
 from search.conductor import Conductor
 from search.journal import mend
+from search.report import print_results
 from search.sampler import build_sampler
 from search.schedulers import Decision
 from search.spec import SearchSpec
@@ -283,6 +286,22 @@ def test_a_second_objective_may_come_with_the_last_report_only(tmp_path: Path) -
     again = SearchStudy(tmp_path, spec)
     assert math.isnan(again.reports(first)[0].values[1])
     assert Conductor(again).scheduler.report(2, 1, 0.1) == Decision.STOP  # the rung is there after a resume
+
+
+def test_results_of_several_objectives_name_the_front_and_every_value(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, make_spec(metric=["val_acc", "val_acc_2t"], num_samples=3))
+    conductor = Conductor(study)
+    first = start(conductor)
+    conductor.report(first, row(1, 0.8))
+    conductor.report(start(conductor), row(1, 0.1))
+    conductor.report(first, row(9, 0.9, val_acc_2t=0.7125, **FINISHED))
+    console = Console(record=True, width=160, file=io.StringIO())
+    print_results(study, console)
+    text = console.export_text()
+    assert "trial_0000, val_acc 0.9000 after 9 epochs" in text
+    assert "0.7125" in text
+    assert "trial_0001 │ pruned" in text
+    assert "than: trial_0000 (Pareto front)" in text
 
 
 def test_several_objectives_are_stopped_by_the_first(tmp_path: Path) -> None:
