@@ -16,9 +16,9 @@ its own after each of its epochs.
 
     python -m benchmarks.loader [--threads N] [--rounds N]      about 5 minutes
 
-Measured on 2 cores with one thread, two rounds: ours 898 img/s, stock 914 (ours 0.98 times as fast), vision 485,
-torch 576. First batches after 1.6 s (2.3 s without numba's cache), stock 7.5 s. Memory 372 MB after each of six
-epochs.
+Measured on 2 cores with one thread, two rounds: ours 898 img/s, stock 914 (ours 0.98 times as fast),
+vision 485, torch 576. First batches after 1.6 s (2.3 s without numba's cache), stock 7.5 s. Memory 372 MB
+after each of six epochs.
 """
 
 from __future__ import annotations
