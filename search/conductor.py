@@ -13,6 +13,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.explore import explore
 from search.schedulers import Decision, build_scheduler
 from search.study import SearchStudy
 from trainable.inprocess import INFEASIBLE
@@ -43,7 +44,7 @@ class Conductor:
             if event.kind == "report" and math.isfinite(event.data["values"][0]):
                 value = self._sign * event.data["values"][0]
                 last[event.number] = self.scheduler.report(event.number, event.data["resource"], value)
-            elif event.kind == "promote":
+            elif event.kind in ("promote", "exploit"):
                 self.scheduler.promoted(event.number)
                 last[event.number] = Decision.CONTINUE
         for number, trial in ended.items():
@@ -95,7 +96,13 @@ class Conductor:
         return trial
 
     def _promote(self, number: int) -> FrozenTrial:
-        self.study.note(number, "promote")
+        source = self.scheduler.source(number)
+        if source is None:
+            self.study.note(number, "promote")
+        else:
+            epoch = self.study.reports(number)[-1].epoch
+            params = explore(self.study.spec, self.study.params(self.study.trial(source)), number, epoch)
+            self.study.note(number, "exploit", source=source, epoch=epoch, params=params)
         self.scheduler.promoted(number)
         self._paused.discard(number)
         return self.study.trial(number)

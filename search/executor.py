@@ -171,14 +171,25 @@ class Watchdog(_NotPickled, tune.Callback):
 def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[str, Any]:
     """What a trial's process is given."""
     config = study.config(trial).model_dump(mode="json")
-    if study.spec.search.scheduler.promote:
+    scheduler = study.spec.search.scheduler
+    if scheduler.promote:
         config["checkpoint_interval"] = 1  # so that a paused trial loses nothing
-    return {
+    payload = {
         "number": trial.number,
         "config": config,
         "folder": str(study.folder / trial_name(trial.number)),
         "threads": threads,
+        "pausable": scheduler.promote or scheduler.type == "pbt",
     }
+    if scheduler.type == "pbt":
+        rounds = scheduler.perturbation_interval
+        if rounds % config["checkpoint_interval"]:
+            config["checkpoint_interval"] = rounds
+        # A round's checkpoint is copied by others until all have gone on; each epoch since may be a best one.
+        config["keep_checkpoints"] = max(config["keep_checkpoints"], rounds + 2)
+        for last in study.exploits(trial.number)[-1:]:
+            payload["inherit"] = str(study.folder / trial_name(last.data["source"])), last.data["epoch"]
+    return payload
 
 
 def _error_of(trial: Any) -> Any:

@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from search.report import format_value
-from search.spec import SearchSpec
 from search.status import Cost, remaining
-from search.study import trial_name
+from search.study import SearchStudy, trial_name
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
 _ROWS = 20
@@ -29,25 +28,23 @@ class _Line:
     value: float | None = None
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
+    earlier: float = 0.0  # seconds of its stays before this one
 
 
 class Progress(Callback):
     """Ray Tune callback that shows trials while they run.
 
     Args:
-        spec: What is searched.
+        study: The search.
         console: Where to print.
-        finished: Trials that had ended before this start.
         cpus: Cores of a trial, over its workers.
         gpus: GPUs of a trial, over its workers.
     """
 
-    def __init__(
-        self, spec: SearchSpec, console: Console, finished: int, *, cpus: int = 1, gpus: float = 0.0
-    ) -> None:
-        self._spec = spec
+    def __init__(self, study: SearchStudy, console: Console, *, cpus: int = 1, gpus: float = 0.0) -> None:
+        self._study, self._spec = study, study.spec
         self._console = console
-        self._finished = self._before = finished
+        self._finished = self._before = len(study.finished())
         self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
         self._best: tuple[float, int, int] | None = None  # value, trial, epoch
@@ -65,7 +62,9 @@ class Progress(Callback):
         """Add the trial's line."""
         number = trial.config["number"]
         settings = {name: trial.config["config"][name] for name in self._spec.space}
-        self._lines[number] = _Line("running", settings)
+        known = self._lines.get(number)
+        earlier = known.earlier + known.seconds if known else 0.0
+        self._lines[number] = _Line("running", settings, earlier=earlier)
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -84,12 +83,16 @@ class Progress(Callback):
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say how the trial ended."""
-        line = self._lines[trial.config["number"]]
-        self._end(trial, "pruned" if line.state == "running" else line.state)
+        number = trial.config["number"]
+        state = self._lines[number].state
+        if state == "running":
+            state = "pruned" if self._study.trial(number).state.is_finished() else "paused"
+        self._end(trial, state)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Say that the trial failed for good."""
-        self._end(trial, "failed")
+        """Say that the trial's process failed, for good or to be tried again."""
+        ended = self._study.trial(trial.config["number"]).state.is_finished()
+        self._end(trial, "failed" if ended else "crashed")
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Leave the last table standing."""
@@ -105,7 +108,7 @@ class Progress(Callback):
         number = trial.config["number"]
         line = self._lines.get(number) or _Line("running", {})  # its process may have died before it started
         line.state, line.seconds = state, time.monotonic() - line.started
-        self._finished += 1
+        self._finished = len(self._study.finished())
         if not self._live:
             value = "-" if line.value is None else f"{line.value:.4f}"
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
@@ -140,7 +143,7 @@ class Progress(Callback):
         left = remaining(self._finished - self._before, missing, elapsed)
         eta = f", about {left} left" if left is not None and missing else ""
         taken = sum(
-            time.monotonic() - line.started if line.state == "running" else line.seconds
+            line.earlier + (time.monotonic() - line.started if line.state == "running" else line.seconds)
             for line in self._lines.values()
         )
         used = Cost(taken, self._cpus, self._gpus)

@@ -169,9 +169,8 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
         executor.release = release
     workers = plan.workers
     progress = Progress(
-        spec,
+        study,
         console,
-        len(study.finished()),
         cpus=workers.count * workers.cpus,
         gpus=workers.count * workers.gpus,
     )

@@ -11,9 +11,9 @@ from typing_extensions import Self
 
 from search.conditions import corners, problems_of_conditions, settings
 from search.points import grid_points, problems_of_points
-from search.space import Space
+from search.space import ConstantParameter, Space
 from search.sweep import is_sweep, search_values
-from trainable.config import PATHS, TrainConfig
+from trainable.config import ADJUSTABLE, PATHS, TrainConfig
 from trainable.config_file import ConfigError, apply_overrides, describe, read_mapping, validate
 from trainable.metrics import OBJECTIVES
 
@@ -43,9 +43,10 @@ class Scheduler(BaseModel):
 
     model_config = _CLOSED
 
-    type: Literal["asha", "hyperband", "median", "none"] = "asha"
+    type: Literal["asha", "hyperband", "median", "pbt", "none"] = "asha"
     """`asha`: asynchronous successive halving; `hyperband`: asha in several brackets; `median`: stop what is
-    worse than the median of the others; `none`: all run to their end."""
+    worse than the median of the others; `pbt`: population based training, in which the worst go on with
+    weights and settings of the best; `none`: all run to their end."""
 
     resource: Literal["epoch", "images", "image_steps", "seconds"] = "epoch"
     """What is spent on a trial, and compared at: passes over the data, images seen, images times time steps
@@ -71,12 +72,28 @@ class Scheduler(BaseModel):
     min_trials: int = Field(default=5, ge=1)
     """`median`: trials that must have come as far before one is stopped."""
 
+    perturbation_interval: int = Field(default=1, ge=1)
+    """`pbt`: epochs of a round, after which all trials of the search, its population, are compared."""
+
+    quantile_fraction: float = Field(default=0.25, gt=0.0, le=0.5)
+    """`pbt`: share of the trials that take over another's weights, and of those that are taken over."""
+
+    resample_probability: float = Field(default=0.25, ge=0.0, le=1.0)
+    """`pbt`: how often a parameter that was taken over is drawn anew instead of changed a little."""
+
+    perturbation_factors: tuple[float, float] = (0.8, 1.2)
+    """`pbt`: what a number that was taken over is multiplied by, one or the other."""
+
     @model_validator(mode="after")
     def _options_fit_the_type(self) -> Self:
         if self.promote and self.type != "asha":
             raise ValueError(f"promote belongs to asha, got type {self.type}")
         if self.brackets > 1 and self.type != "asha":
             raise ValueError(f"brackets belong to asha, got type {self.type}")
+        if self.type == "pbt" and self.resource != "epoch":
+            raise ValueError(f"pbt counts in epochs, got resource {self.resource}")
+        if min(self.perturbation_factors) <= 0:
+            raise ValueError(f"perturbation_factors must be positive, got {list(self.perturbation_factors)}")
         if self.type == "hyperband" and self.resource != "epoch" and self.max_resource is None:
             raise ValueError(f"hyperband over {self.resource} needs max_resource")
         if self.resource == "epoch" and self.grace_period != int(self.grace_period):
@@ -160,6 +177,10 @@ class Search(BaseModel):
             raise ValueError(f"mode must be as long as metric, got {modes} for {self.metrics}")
         if len(self.metrics) > 1 and self.sampler.type == "cmaes":
             raise ValueError("sampler cmaes takes one metric; several need tpe, gp, nsga2, qmc or random")
+        if self.confirm is not None and self.scheduler.type == "pbt":
+            raise ValueError(
+                "confirm trains one configuration from start to end; under pbt none stays the same"
+            )
         return self
 
     @property
@@ -246,6 +267,11 @@ class SearchSpec(BaseModel):
         if problems:
             raise ValueError("\n".join(problems))
         self._metrics_are_there_when_they_are_read()
+        if self.search.scheduler.type == "pbt" and not self.adjustable:
+            raise ValueError(
+                f"search.scheduler: pbt changes settings while a network trains, and space has none that can "
+                f"be: {', '.join(sorted(ADJUSTABLE))}"
+            )
         scheduler = self.search.scheduler
         if scheduler.type != "none" and self.maximum is not None and scheduler.grace_period > self.maximum:
             raise ValueError(
@@ -290,6 +316,23 @@ class SearchSpec(BaseModel):
         """Configurations at the edges of the space."""
         configs = (TrainConfig(**values) for values in corners(self.space, self.train))
         return list({config.model_dump_json(): config for config in configs}.values())
+
+    @property
+    def target(self) -> int:
+        """Trials of the search: `num_samples`, or the points of the grid where those are fewer."""
+        samples, given = self.search.num_samples, len(self.search.points_to_evaluate)
+        if self.search.sampler.type == "grid":
+            return min(samples, len(grid_points(self.space, self.train)) + given)
+        return samples
+
+    @property
+    def adjustable(self) -> list[str]:
+        """Parameters that may change while a network trains; none that others depend on."""
+        parents = {parent for parameter in self.space.values() for parent in parameter.when}
+        fixed = {name for name, parameter in self.space.items() if isinstance(parameter, ConstantParameter)}
+        if any(config.normalization == "batchnorm_per_step" for config in self.corners()):
+            fixed.add("time_steps")  # the network has weights for each of them
+        return [name for name in self.space if name in ADJUSTABLE and name not in parents | fixed]
 
     @property
     def max_epochs(self) -> int:

@@ -14,7 +14,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.conditions import draw
 from search.journal import JOURNAL_FILE, open_journal
-from search.points import grid_points
 from search.sampler import build_sampler
 from search.spec import SearchSpec
 from trainable.config import TrainConfig
@@ -51,7 +50,8 @@ class Event:
     """The trial's number."""
 
     kind: str
-    """`start` (all parameters drawn), `report`, `promote`, `failure`."""
+    """`start` (all parameters drawn), `report`, `promote`, `exploit` (it goes on with another's weights and
+    with new settings), `failure`."""
 
     data: dict[str, Any]
 
@@ -90,6 +90,7 @@ class SearchStudy:
                 self.study.set_metric_names(search.metrics)  # what the dashboard shows
         self.study.sampler = build_sampler(spec, 0)
         self._reports: dict[int, list[Report]] = {}
+        self._exploits: dict[int, list[Event]] = {}
         self._events: list[Event] = []
         self._next = 0
         self._read_events()
@@ -110,20 +111,16 @@ class SearchStudy:
         if event.kind == "report":
             report = Report(event.data["epoch"], event.data["resource"], tuple(event.data["values"]))
             self._reports.setdefault(event.number, []).append(report)
+        elif event.kind == "exploit":
+            self._exploits.setdefault(event.number, []).append(event)
 
     def _all(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False)
 
     @property
     def target(self) -> int:
-        """Trials this search is to have: `num_samples`, or the points of the grid where those are fewer."""
-        samples = self.spec.search.num_samples
-        if self.spec.search.sampler.type == "grid":
-            return min(
-                samples,
-                len(grid_points(self.spec.space, self.spec.train)) + len(self.spec.search.points_to_evaluate),
-            )
-        return samples
+        """Trials this search is to have."""
+        return self.spec.target
 
     def trials(self) -> list[FrozenTrial]:
         """This search's trials by number; those of a warm start are left out."""
@@ -159,8 +156,17 @@ class SearchStudy:
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
-        """The configuration of a trial."""
-        return self.spec.config(trial.params)
+        """The configuration of a trial, as it stands now."""
+        return self.spec.config(self.params(trial))
+
+    def params(self, trial: FrozenTrial) -> dict[str, Any]:
+        """The parameters of a trial: those it drew, or under `pbt` those it took over last."""
+        exploits = self._exploits.get(trial.number)
+        return dict(exploits[-1].data["params"] if exploits else trial.params)
+
+    def exploits(self, number: int) -> list[Event]:
+        """When a trial took over another's weights, in order: `source`, `epoch` and the new `params`."""
+        return list(self._exploits.get(number, []))
 
     def note(self, number: int, kind: str, **data: Any) -> None:
         """Append an event; it is on disk when this returns."""

@@ -16,7 +16,7 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from trainable import atomic
 from trainable.config import TrainConfig
 from trainable.distributed import Workers, fit
-from trainable.inprocess import guarded
+from trainable.inprocess import guarded, take_over
 
 _PLACEMENT_FILE = ".placement_group"
 
@@ -28,7 +28,9 @@ def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
 
     def work() -> None:
         try:
-            fit(TrainConfig(**trial["config"]), folder, workers, callbacks=callbacks)
+            take_over(trial)
+            config = TrainConfig(**trial["config"])
+            fit(config, folder, workers, pausable=trial["pausable"], callbacks=callbacks)
         except ray.train.WorkerGroupError as error:  # what it is in the first worker that failed
             raise next(iter(error.worker_failures.values())) from error
 

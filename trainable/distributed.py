@@ -42,13 +42,14 @@ class Workers:
 class TrainSession:
     """One worker's Session inside a TorchTrainer."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, *, pausable: bool) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
         self.folder = folder
         self.threads = threads
+        self.pausable = pausable
         self._stop = signals.StopWatch(folder)
 
     def sum(self, values: Tensor) -> Tensor:
@@ -96,7 +97,8 @@ def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
     # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
     with contextlib.suppress(Interrupted):
-        train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+        folder, threads = Path(loop_config["folder"]), loop_config["threads"]
+        train(config, TrainSession(folder, threads, pausable=loop_config["pausable"]))
 
 
 def fit(
@@ -105,6 +107,7 @@ def fit(
     workers: Workers,
     *,
     max_failures: int = 0,
+    pausable: bool = False,
     callbacks: list[Any] | None = None,
 ) -> None:
     """Train one configuration on `workers` through a TorchTrainer; returns when the run has ended.
@@ -114,6 +117,7 @@ def fit(
         folder: Folder of the run, in Ray storage: seen under the same path by every node.
         workers: Number and resources of the worker processes.
         max_failures: Times a crashed worker group is started again, from the last checkpoint.
+        pausable: Whether the run may be put aside at a report, see `Session`.
         callbacks: Ray Train callbacks, e.g. the one that reports to Ray Tune.
 
     Raises:
@@ -133,6 +137,7 @@ def fit(
             "config": config.model_dump(mode="json"),
             "folder": str(folder),
             "threads": workers.cpus,
+            "pausable": pausable,
         },
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources

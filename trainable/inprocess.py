@@ -9,11 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import torch
 from ray import tune
 
 from trainable.config import TrainConfig
+from trainable.inherit import inherit
 from trainable.loop import train
+from trainable.memory import is_out_of_memory
 from trainable.session import LocalSession
 
 INFEASIBLE = "infeasible"
@@ -24,7 +25,17 @@ LOG_FILE = "log.txt"
 
 
 class TuneSession(LocalSession):
-    """A LocalSession that reports to Ray Tune; the scheduler may end the trial inside `report`."""
+    """A LocalSession that reports to Ray Tune; the scheduler may end the trial inside `report`.
+
+    Args:
+        folder: Folder of the trial.
+        threads: CPU threads to use.
+        pausable: Whether the trial may be put aside at a report, to go on later.
+    """
+
+    def __init__(self, folder: Path, threads: int, *, pausable: bool) -> None:
+        super().__init__(folder, threads)
+        self.pausable = pausable
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand the metrics to Tune and wait until it lets the trial go on."""
@@ -32,10 +43,25 @@ class TuneSession(LocalSession):
 
 
 def run_trial(trial: dict[str, Any]) -> None:
-    """Ray Tune function trainable; `trial` holds `config` (TrainConfig), `folder` and `threads`."""
-    folder = Path(trial["folder"])
-    session = TuneSession(folder, threads=trial["threads"])
-    guarded(folder, lambda: train(TrainConfig(**trial["config"]), session))
+    """Ray Tune function trainable; `trial` holds `config` (TrainConfig), `folder`, `threads` and `pausable`.
+
+    Where it holds `inherit` too, the trial goes on with another's weights.
+    """
+    folder, config = Path(trial["folder"]), TrainConfig(**trial["config"])
+    session = TuneSession(folder, trial["threads"], pausable=trial["pausable"])
+
+    def work() -> None:
+        take_over(trial)
+        train(config, session)
+
+    guarded(folder, work)
+
+
+def take_over(trial: dict[str, Any]) -> None:
+    """Copy the weights that a trial is to go on with, where it is to."""
+    if "inherit" in trial:
+        source, epoch = trial["inherit"]
+        inherit(Path(trial["folder"]), TrainConfig(**trial["config"]), Path(source), epoch)
 
 
 def guarded(folder: Path, work: Callable[[], None]) -> None:
@@ -62,15 +88,6 @@ def write_log_to(folder: Path) -> None:
     os.dup2(log, 2)
     os.close(log)
     faulthandler.enable(2)
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocation failed, on a GPU or on the CPU, where torch has no error type for it."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        words in str(error) for words in ("out of memory", "DefaultCPUAllocator")
-    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -141,6 +141,8 @@ class _Run:
         state.end_epoch(row)
         if self.ended or self._is_best() or state.epoch % config.checkpoint_interval == 0:
             self._save()
+            if self.session.pausable and self.session.rank == 0:
+                self.store.wait()
         return row
 
     def _is_best(self) -> bool:

@@ -31,6 +31,10 @@ class Session(Protocol):
     folder: Path
     """Folder of the run: checkpoints, weights, metrics. All workers see the same."""
 
+    pausable: bool
+    """Whether the run may be put aside at a report, to go on later, maybe in another run: its checkpoint
+    is then on the disk before it reports."""
+
     def sum(self, values: Tensor) -> Tensor:
         """Sum `values` over the workers, in place, and return them."""
         ...
@@ -61,6 +65,7 @@ class LocalSession:
 
     rank = 0
     world_size = 1
+    pausable = False
 
     def __init__(self, folder: Path, threads: int = 1, device: torch.device | None = None) -> None:
         self.folder = folder

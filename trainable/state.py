@@ -146,7 +146,12 @@ class RunState:
         self.network.load_state_dict(content["model"])
         if self.ema:
             self.ema.load_state_dict(content["ema"])
+        # Momentum and weight decay are the config's, which may have changed; the rate is the schedule's.
+        kept = ("params", "lr")
+        settings = [{k: v for k, v in g.items() if k not in kept} for g in self.optimizer.param_groups]
         self.optimizer.load_state_dict(content["optimizer"])
+        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
+            group.update(own)
         self.scaler.load_state_dict(content["scaler"])
         self.history = content["history"]
         self.step = content["position"][1]

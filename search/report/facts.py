@@ -11,6 +11,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.conditions import settings
+from search.lineage import lineage
 from search.schedulers import Scheduler, build_scheduler
 from search.spec import SearchSpec
 from search.study import SearchStudy, cause, trial_name
@@ -93,7 +94,13 @@ class SearchFacts:
         return max(0, missing) * trial.seconds / trial.epochs
 
     def command(self, trial: TrialFacts) -> str:
-        """What repeats a trial on its own, exactly: every setting is in its params.json."""
+        """What repeats a trial on its own, exactly: every setting is in its params.json.
+
+        Where its weights came from other trials, no command does: then a comment that says from which.
+        """
+        way = lineage(self.study, trial.number)
+        if len(way) > 1:
+            return f"# {trial.name}: " + ", then ".join(map(str, way))
         path = self.folder / trial.name / "params.json"
         shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
         return f"python run_train.py {shlex.quote(str(shown))} --out {trial.name}.weights --fresh"
@@ -123,7 +130,7 @@ def _scheduler(study: SearchStudy) -> Scheduler:
         if event.kind == "report" and math.isfinite(event.data["values"][0]):
             value = study.spec.search.sign * event.data["values"][0]
             scheduler.report(event.number, event.data["resource"], value)
-        elif event.kind == "promote":
+        elif event.kind in ("promote", "exploit"):
             scheduler.promoted(event.number)
     return scheduler
 
@@ -133,12 +140,13 @@ def _trial(study: SearchStudy, trial: FrozenTrial) -> TrialFacts:
     rows = read_rows(folder)
     if trial.state.is_finished() and not (folder / "params.json").exists():
         atomic.write_json(folder / "params.json", study.config(trial).model_dump(mode="json"))
-    values = settings(study.spec.space, study.spec.train, trial.params)
+    params = study.params(trial)
+    values = settings(study.spec.space, study.spec.train, params)
     return TrialFacts(
         number=trial.number,
         fate=_fate(trial, rows),
         cause=cause(trial),
-        drawn={name: values[name] for name in study.spec.space if name in trial.params},
+        drawn={name: values[name] for name in study.spec.space if name in params},
         rows=rows,
     )
 

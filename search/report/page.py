@@ -11,7 +11,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from search.confirm import confirmed_lines
-from search.report import courses, spaces
+from search.report import courses, population, spaces
 from search.report.facts import FATES, SearchFacts, TrialFacts, read_facts
 from search.report.results import format_value
 from search.report.style import COLOURS, png
@@ -53,6 +53,11 @@ FIGURES: dict[str, tuple[Callable[[SearchFacts], Figure | None], str, str]] = {
         spaces.instability,
         "Instability",
         "Where training stayed finite and where it diverged, over learning rate and time steps.",
+    ),
+    "schedules": (
+        population.schedules,
+        "Settings over time",
+        "Population based training: the winner's weights went through all of these settings, in this order.",
     ),
     "rungs": (courses.rungs, "Rungs", "Who came to each rung of the scheduler, and who went on."),
     "cost": (

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from search.confirm import confirmed_lines, winner
+from search.lineage import lineage
 from search.study import SearchStudy, cause, trial_name
 from trainable import atomic
 from trainable.metrics import EPOCH
@@ -54,15 +55,16 @@ def _trials_csv(study: SearchStudy) -> str:
     lines: list[dict[str, Any]] = []
     for trial in study.trials():
         rows = read_rows(study.folder / trial_name(trial.number))
-        last = rows[-1] if rows else {}
+        last, params = rows[-1] if rows else {}, study.params(trial)
         lines.append(
             {
                 "trial": trial_name(trial.number),
                 "state": trial.state.name.lower(),
                 "cause": cause(trial),
+                **_taken_over(study, trial.number),
                 "epochs": last.get(EPOCH, 0),
-                **trial.params,
-                **{key: value for key, value in last.items() if key not in (EPOCH, *trial.params)},
+                **params,
+                **{key: value for key, value in last.items() if key not in (EPOCH, *params)},
                 "total_seconds": round(sum(row["seconds"] for row in rows), 3),
             }
         )
@@ -72,6 +74,14 @@ def _trials_csv(study: SearchStudy) -> str:
     writer.writeheader()
     writer.writerows(lines)
     return text.getvalue()
+
+
+def _taken_over(study: SearchStudy, number: int) -> dict[str, str]:
+    """Under `pbt`: after which epochs the trial went on with whose weights."""
+    if study.spec.search.scheduler.type != "pbt":
+        return {}
+    taken = (f"{e.data['epoch']}:{trial_name(e.data['source'])}" for e in study.exploits(number))
+    return {"taken_over": " ".join(taken)}
 
 
 def results_table(study: SearchStudy, limit: int = 10) -> Table:
@@ -87,12 +97,13 @@ def results_table(study: SearchStudy, limit: int = 10) -> Table:
     for column in ("trial", "state", "epochs", *search.metrics, *study.spec.space):
         table.add_column(column, justify="left" if column in ("trial", "state") else "right")
     for epoch, _, _, trial, last in reported[:limit]:
+        params = study.params(trial)
         table.add_row(
             trial_name(trial.number),
             f"{trial.state.name.lower()} {cause(trial)}".strip(),
             str(epoch),
             *("" if math.isnan(value) else f"{value:.4g}" for value in last.values),
-            *(format_value(trial.params[name]) if name in trial.params else "" for name in study.spec.space),
+            *(format_value(params[name]) if name in params else "" for name in study.spec.space),
         )
     return table
 
@@ -121,13 +132,19 @@ def print_results(study: SearchStudy, console: Console) -> None:
             table.add_row(*line)
         console.print(table)
     metric, folder = study.spec.search.primary, _relative(study.folder)
-    settings = "  ".join(f"{name} {format_value(value)}" for name, value in best.params.items())
+    settings = "  ".join(f"{name} {format_value(value)}" for name, value in study.params(best).items())
     last = study.last_report(best.number)
     assert last is not None
     console.print(
         f"\nBest: {trial_name(best.number)}, {metric} {last.values[0]:.4f} "
         f"after {last.epoch} epochs: {settings}"
     )
+    way = lineage(study, best.number)
+    if len(way) > 1:
+        console.print("These are its last settings; its weights went through:")
+        for stretch in way:
+            values = "  ".join(f"{name} {format_value(value)}" for name, value in stretch.params.items())
+            console.print(f"  {stretch}: {values}", highlight=False)
     if len(study.spec.search.metrics) > 1:
         front = ", ".join(trial_name(trial.number) for trial in study.front())
         console.print(f"None is better in every objective than: {front} (Pareto front)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from search.schedulers.base import Decision, Scheduler
 from search.schedulers.halving import PromotingASHA, StoppingASHA
 from search.schedulers.median import MedianStopping
+from search.schedulers.pbt import PopulationBasedTraining
 from search.spec import SearchSpec
 
 __all__ = ["Decision", "Scheduler", "build_scheduler"]
@@ -24,4 +25,8 @@ def build_scheduler(spec: SearchSpec) -> Scheduler:
         )
     if settings.type == "median":
         return MedianStopping(settings.grace_period, settings.min_trials)
+    if settings.type == "pbt":
+        return PopulationBasedTraining(
+            settings.perturbation_interval, spec.target, settings.quantile_fraction, seed
+        )
     return Scheduler()

@@ -38,6 +38,10 @@ class Scheduler:
         """No new trial comes and none runs: a paused trial that should go on all the same."""
         return None
 
+    def source(self, number: int) -> int | None:
+        """For a trial about to go on: the one whose weights and settings it takes over; None: its own."""
+        return None
+
     def promoted(self, number: int) -> None:
         """The trial goes on."""
 

@@ -16,10 +16,30 @@ from trainable.config.optimization import EARLY_STOP_CAP, OptimizationSettings
 from trainable.config.shape import ShapeSettings
 from trainable.metrics import SHAPE_METRICS
 
-__all__ = ["EARLY_STOP_CAP", "PATHS", "TrainConfig"]
+__all__ = ["ADJUSTABLE", "EARLY_STOP_CAP", "PATHS", "TrainConfig"]
 
 PATHS = ("dataset_path", "dataset_val_path", "init", "shape_path")
 """Settings that name a file or a folder."""
+
+ADJUSTABLE = frozenset(
+    {
+        "learning_rate",
+        "weight_decay",
+        "momentum",
+        "dropout",
+        "dropout_recurrent",
+        "time_steps",
+        "label_smoothing",
+        "mixup",
+        "cutmix",
+        "clip_norm",
+        "clip_value",
+        "ema_decay",
+        "color_jitter",
+        "grey_probability",
+    }
+)
+"""Settings that may change between two epochs of a run: weights, optimizer and data go on as they are."""
 
 
 class TrainConfig(KeepingSettings, ShapeSettings, OptimizationSettings, NetworkSettings, DataSettings):
