@@ -77,7 +77,8 @@ def guarded(folder: Path, work: Callable[[], None]) -> None:
         if not is_out_of_memory(error):
             traceback.print_exc()
             raise
-        tune.report({INFEASIBLE: f"out of memory: {_first_line(error)}"})
+        why = _first_line(error)
+        tune.report({INFEASIBLE: why if why.startswith("out of memory") else f"out of memory: {why}"})
 
 
 def write_log_to(folder: Path) -> None:

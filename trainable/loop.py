@@ -17,6 +17,7 @@ from data import Data, open_data
 from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.divergence import Verdict, Watch
+from trainable.footprint import footprint, free_bytes, images_that_fit
 from trainable.memory import peak_gib, reset_peak
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, OBJECTIVES, VAL_ACC, VAL_ACC_2T
 from trainable.mixing import Mixing
@@ -81,7 +82,10 @@ class _Run:
 
     def __init__(self, config: TrainConfig, session: Session, data: Data, store: CheckpointStore) -> None:
         self.config, self.session, self.data = config, session, data
+        images = self._images_at_a_time() if config.memory_check else None
         self.state = RunState(config, session, data)
+        if images is not None:
+            self.state.micro_batch.limit(images)
         self.step = TrainingStep(self.state)
         self.mixing = Mixing(config, data.info.num_classes)
         self.watch = Watch(session.device)
@@ -91,6 +95,13 @@ class _Run:
         _seed(config.seed + 1 + session.rank)
         if not self._restore() and config.batch_max == "auto":
             self.step.probe(data.info.image_size)
+
+    def _images_at_a_time(self) -> int:
+        """How many images this worker computes at a time, by what a step keeps in memory at least."""
+        images = self.config.micro_batch(self.config.batch_size // self.session.world_size)
+        need = footprint(self.config, self.data.info.num_classes, self.data.info.image_size)
+        fits = images_that_fit(need, images, free_bytes(self.session.device))
+        return int(min(self.session.gather(fits)))
 
     @property
     def ended(self) -> bool:

@@ -35,6 +35,15 @@ class MicroBatch:
         self.notes: list[str] = []
         """What to tell the user, once each."""
 
+    def limit(self, images: int) -> None:
+        """Start with fewer images, where that many are known not to fit."""
+        if images < self.size:
+            self.notes.append(
+                f"memory for {images} of {self.size} images at a time: starting with {images} "
+                f"(the effective batch stays the same)"
+            )
+            self.size = images
+
     def halve(self, where: str, error: BaseException) -> None:
         """Go on with half as many images, and give cached memory back.
 

@@ -45,6 +45,8 @@ OBJECTIVES = {
     "train_acc5": "max",
     "train_loss": "min",
     "seconds_per_image": "min",
+    "images_per_second": "max",
+    "peak_memory_gib": "min",
     "parameters": "min",
     "image_steps": "min",
     **dict.fromkeys(SHAPE_METRICS, "max"),

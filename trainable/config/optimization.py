@@ -27,6 +27,10 @@ class OptimizationSettings(Settings):
     batch_frag: int | None = Field(default=None, gt=0)
     """Forward passes per optimizer step and worker: another way to say `batch_max`."""
 
+    memory_check: bool = True
+    """Work out before the first step what a step keeps in memory at least. Where that is more than is free,
+    fewer images are computed at a time; where not even one fits, the run is refused."""
+
     epochs: int | Literal["early-stop"] = Field(union_mode="left_to_right")
     """Passes over the training data, or `early-stop`: until validation loss stops improving."""
 
