@@ -26,6 +26,7 @@ from search.progress import Progress
 from search.report import write_results
 from search.report.page import write_report
 from search.retention import tidy
+from search.slots import let_processes_start
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
 from search.workers import release
@@ -201,6 +202,9 @@ def build_tuner(
     )
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # see stop_on_signals
     os.environ["TUNE_GLOBAL_CHECKPOINT_S"] = str(10**9)
+    # All slots' processes start side by side; by default each waits for the one before.
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(executor.concurrent)
+    let_processes_start()
     os.environ["TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S"] = "0"
     logging.getLogger("ray.tune.analysis.experiment_analysis").setLevel(logging.ERROR)  # misses its loggers
     logging.getLogger("ray.tune.tune").setLevel(
