@@ -6,7 +6,13 @@ counted: configurations, ends and curves that differ from the undisturbed search
 repeated in a trial's rows, finished trials whose rows changed after they had ended, reports that vanished
 from the journal, drivers that hung and processes left behind. Every count should be 0.
 
-    python benchmarks/chaos_search.py --kills 50
+By default each command starts a Ray of its own, which has to end with it. With --cluster all commands join
+one Ray cluster, as under `ray job submit`; its raylet is then not killed, and actors and placement groups
+that a killed driver leaves in it are counted.
+
+    python -m benchmarks.chaos_search --kills 50
+    python -m benchmarks.chaos_search --kills 20 --cluster
+    python -m benchmarks.chaos_search --kills 20 --scheduler pbt
 """
 
 from __future__ import annotations
@@ -62,11 +68,89 @@ SPEC: dict[str, Any] = {
     },
     "resources": {"concurrent_trials": 1, "cpus_per_worker": 1},
 }
+_RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 VICTIMS = ("driver", "trial", "raylet", "everything")
 
 
-def start(space: Path, storage: Path, name: str) -> subprocess.Popen[bytes]:
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "asha": {"grace_period": 1, "reduction_factor": 3},
+    "promote": {"grace_period": 1, "reduction_factor": 3, "promote": True},
+    "pbt": {"type": "pbt", "perturbation_interval": INTERVAL},
+}
+
+
+class Cluster:
+    """A Ray cluster that outlives the commands. As a context manager: started, and stopped."""
+
+    def __init__(self, port: int = 6399) -> None:
+        self.address = f"127.0.0.1:{port}"
+        # On loopback alone, so that no token is needed.
+        self.environment = {"RAY_ADDRESS": self.address, "RAY_AUTH_MODE": "disabled"}
+        self._port = port
+
+    def __enter__(self) -> Cluster:
+        options = [f"--port={self._port}", "--node-ip-address=127.0.0.1", "--num-cpus=2"]
+        self._head = subprocess.Popen(
+            [*_RAY, "start", "--head", "--include-dashboard=false", "--block", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **self.environment},
+        )
+        deadline = time.monotonic() + 120
+        while not self._answers():
+            if time.monotonic() > deadline or self._head.poll() is not None:
+                self.__exit__()
+                raise RuntimeError(f"no Ray cluster started at {self.address}")
+            time.sleep(1)
+        return self
+
+    def _answers(self) -> bool:
+        status = [*_RAY, "status", f"--address={self.address}"]
+        return not subprocess.run(
+            status, capture_output=True, env={**os.environ, **self.environment}
+        ).returncode
+
+    def __exit__(self, *_: object) -> None:
+        for member in self.processes():
+            with contextlib.suppress(psutil.Error):
+                member.kill()
+        self._head.kill()
+        self._head.wait()
+
+    def processes(self) -> list[psutil.Process]:
+        """All of its processes."""
+        with contextlib.suppress(psutil.Error):
+            return psutil.Process(self._head.pid).children(recursive=True)
+        return []
+
+    def leaks(self, patience: float = 60) -> Counter[str]:
+        """Actors and placement groups that are there although no command runs; Ray has `patience` seconds."""
+        script = (
+            "import sys, ray\n"
+            "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+            "from ray._private.state import actors\n"
+            "groups = ray.util.placement_group_table().values()\n"
+            "print(sum(a['State'] != 'DEAD' for a in actors().values()),"
+            " sum(g['state'] != 'REMOVED' for g in groups))"
+        )
+        deadline = time.monotonic() + patience
+        while True:
+            command = [sys.executable, "-c", script, self.address]
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=True, env={**os.environ, **self.environment}
+            )
+            alive, groups = map(int, done.stdout.split()[-2:])
+            if not alive and not groups or time.monotonic() > deadline:
+                return Counter({"leaked actors": alive, "leaked placement groups": groups})
+
+
+def start(space: Path, storage: Path, name: str, cluster: Cluster | None) -> subprocess.Popen[bytes]:
     """The command, in a session of its own; its output goes to NAME.txt."""
+    environment = {
+        "RECURRENT_VISION_CACHE": str(storage / "cache"),
+        **(cluster.environment if cluster else {}),
+    }
     with (storage / f"{name}.txt").open("ab") as output:
         return subprocess.Popen(
             [
@@ -82,7 +166,7 @@ def start(space: Path, storage: Path, name: str) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             start_new_session=True,
             # Its own copy of the sample: another version of the project may rewrite the shared one.
-            env={**os.environ, "RECURRENT_VISION_CACHE": str(storage / "cache")},
+            env={**os.environ, **environment},
         )
 
 
@@ -95,10 +179,10 @@ def family(process: subprocess.Popen[bytes]) -> list[psutil.Process]:
         return []
 
 
-def strike(process: subprocess.Popen[bytes], victim: str) -> bool:
+def strike(process: subprocess.Popen[bytes], victim: str, cluster: Cluster | None) -> bool:
     """SIGKILL the victim; False if there is none yet."""
     chosen = []
-    for member in family(process):
+    for member in family(process) + (cluster.processes() if cluster else []):
         try:
             command = " ".join(member.cmdline())
         except psutil.Error:
@@ -109,7 +193,8 @@ def strike(process: subprocess.Popen[bytes], victim: str) -> bool:
             "trial": command.startswith("ray::") and "Agent" not in command,
             "raylet": "/raylet/raylet" in command,
         }
-        if victim == "everything" or kinds[victim]:
+        everything = victim == "everything" and (is_driver or kinds["trial"] or not cluster)
+        if everything or kinds.get(victim):
             chosen.append(member)
     for member in chosen:
         with contextlib.suppress(psutil.Error):
@@ -156,7 +241,7 @@ def compare(left_alone: Path, killed: Path, counts: Counter[str]) -> None:
     one, other = (SearchStudy(folder, stored_spec(folder)) for folder in (left_alone, killed))
     counts["trials too many or too few"] = abs(len(one.trials()) - len(other.trials()))
     for a, b in zip(one.trials(), other.trials(), strict=False):
-        counts["configurations that differ"] += a.params != b.params
+        counts["configurations that differ"] += one.params(a) != other.params(b)
         counts["ends that differ"] += a.state != b.state
         counts["curves that differ"] += a.intermediate_values != b.intermediate_values
         epochs = [row["epoch"] for row in read_rows(killed / trial_name(b.number))]
@@ -176,22 +261,32 @@ def main() -> int:
         "--trials", type=int, help="trials of the search (default: as many as kills, 4 at least)"
     )
     parser.add_argument("--victim", choices=VICTIMS, help="always this one (default: all in turn)")
+    parser.add_argument("--cluster", action="store_true", help="one Ray cluster that outlives the commands")
+    parser.add_argument(
+        "--scheduler",
+        choices=list(SCHEDULERS),
+        default="asha",
+        help="who stops or pauses trials (default: asha)",
+    )
     arguments = parser.parse_args()
+    victims = [victim for victim in VICTIMS if not (arguments.cluster and victim == "raylet")]
+    SPEC["search"]["scheduler"] = SCHEDULERS[arguments.scheduler]
     generator = random.Random(arguments.seed)
     SPEC["search"]["num_samples"] = arguments.trials or max(4, arguments.kills)
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as directory:
-        storage = Path(directory)
+    with contextlib.ExitStack() as stack:
+        storage = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
+        cluster = stack.enter_context(Cluster()) if arguments.cluster else None
         space = storage / "space.yaml"
         space.write_text(yaml.safe_dump(SPEC))
         started = time.monotonic()
-        if start(space, storage, "alone").wait() != 0:
+        if start(space, storage, "alone", cluster).wait() != 0:
             print((storage / "alone.txt").read_text())
             return 1
         alone_s = time.monotonic() - started
         watcher, struck = Watcher(storage / "killed"), Counter[str]()
-        process = start(space, storage, "killed")
+        process = start(space, storage, "killed", cluster)
         for kill in range(arguments.kills):
-            victim = arguments.victim or VICTIMS[kill % len(VICTIMS)]
+            victim = arguments.victim or victims[kill % len(victims)]
             # Mostly while trials run, now and then while everything is still starting up.
             journal = watcher.folder / "journal.log"
             size = journal.stat().st_size if journal.exists() else 0
@@ -205,7 +300,7 @@ def main() -> int:
             if process.poll() is not None:
                 break  # it has finished
             members = family(process)
-            struck[victim] += strike(process, victim)
+            struck[victim] += strike(process, victim, cluster)
             if victim != "trial":
                 try:
                     process.wait(timeout=60)
@@ -214,8 +309,9 @@ def main() -> int:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
                 watcher.counts["processes left behind"] += wait_until_gone(members, 60)
+                watcher.counts.update(cluster.leaks() if cluster else {})
                 watcher.look()
-                process = start(space, storage, "killed")
+                process = start(space, storage, "killed", cluster)
         members = family(process)
         try:
             code = process.wait(timeout=600)
@@ -226,6 +322,7 @@ def main() -> int:
         if code != 0:
             print((storage / "killed.txt").read_text()[-4000:])
             return 1
+        watcher.counts.update(cluster.leaks() if cluster else {})
         watcher.look()
         compare(storage / "alone", storage / "killed", watcher.counts)
         seconds = time.monotonic() - started - alone_s

@@ -1,4 +1,4 @@
-"""All of a search's slots fill, however short its trials: a correction of Ray Tune 2.60's reuse of processes."""
+"""All slots of a search fill, however short its trials: a correction of how Ray Tune reuses processes."""
 
 from __future__ import annotations
 
