@@ -128,6 +128,7 @@ class StudyScheduler(_NotPickled, FIFOScheduler):
         if _through_no_fault(error):
             conductor.interrupted(number)
         else:
+            conductor.study.place.fetch(trial_name(number))
             conductor.crashed(number, _cause(trial, error), last_lines(self._executor.folder(number)))
 
 
@@ -176,7 +177,7 @@ def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[
     return {
         "number": trial.number,
         "config": config,
-        "folder": str(study.folder / trial_name(trial.number)),
+        **study.place.trial(trial_name(trial.number)),
         "threads": threads,
     }
 

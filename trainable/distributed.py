@@ -20,6 +20,7 @@ from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import Interrupted
+from trainable.working import WorkingFolder, working_folder
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -42,14 +43,15 @@ class Workers:
 class TrainSession:
     """One worker's Session inside a TorchTrainer."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: WorkingFolder, threads: int) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.folder = folder
+        self.folder = folder.path
         self.threads = threads
-        self._stop = signals.StopWatch(folder)
+        self._working = folder
+        self._stop = signals.StopWatch(folder.path)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
@@ -68,8 +70,14 @@ class TrainSession:
         """Whether this worker got a signal, or the command that started it."""
         return self._stop.requested()
 
+    def checkpoint_written(self) -> None:
+        """Bring it into storage; worker 0 alone writes any."""
+        self._working.store_checkpoints()
+
     def report(self, metrics: dict[str, Any]) -> None:
-        """Hand the metrics to Ray Train; all workers pass here together."""
+        """Hand the metrics to Ray Train, once they are in storage; all workers pass here together."""
+        if self.rank == 0:
+            self._working.store()
         ray.train.report(metrics)
 
 
@@ -95,8 +103,9 @@ class _Config(TorchConfig):
 def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
     # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
-    with contextlib.suppress(Interrupted):
-        train(config, TrainSession(Path(loop_config["folder"]), loop_config["threads"]))
+    first = ray.train.get_context().get_world_rank() == 0
+    with contextlib.suppress(Interrupted), working_folder(loop_config, writes=first) as folder:
+        train(config, TrainSession(folder, loop_config["threads"]))
 
 
 def fit(
@@ -106,6 +115,7 @@ def fit(
     *,
     max_failures: int = 0,
     callbacks: list[Any] | None = None,
+    remote: str | None = None,
 ) -> None:
     """Train one configuration on `workers` through a TorchTrainer; returns when the run has ended.
 
@@ -115,6 +125,8 @@ def fit(
         workers: Number and resources of the worker processes.
         max_failures: Times a crashed worker group is started again, from the last checkpoint.
         callbacks: Ray Train callbacks, e.g. the one that reports to Ray Tune.
+        remote: URI of the run's folder in a bucket, which each worker has a copy of; `folder` then holds only
+            what Ray Train keeps for itself.
 
     Raises:
         ValueError: the batch does not divide over the workers.
@@ -133,6 +145,7 @@ def fit(
             "config": config.model_dump(mode="json"),
             "folder": str(folder),
             "threads": workers.cpus,
+            **({"remote": remote} if remote else {}),
         },
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources

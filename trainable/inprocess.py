@@ -15,6 +15,7 @@ from ray import tune
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import LocalSession
+from trainable.working import WorkingFolder, working_folder
 
 INFEASIBLE = "infeasible"
 """In the only report of a trial that cannot run: why, e.g. that one image does not fit in memory."""
@@ -26,16 +27,25 @@ LOG_FILE = "log.txt"
 class TuneSession(LocalSession):
     """A LocalSession that reports to Ray Tune; the scheduler may end the trial inside `report`."""
 
+    def __init__(self, folder: WorkingFolder, threads: int) -> None:
+        super().__init__(folder.path, threads=threads)
+        self._working = folder
+
+    def checkpoint_written(self) -> None:
+        """Bring it into storage."""
+        self._working.store_checkpoints()
+
     def report(self, metrics: dict[str, Any]) -> None:
-        """Hand the metrics to Tune and wait until it lets the trial go on."""
+        """Hand the metrics to Tune, once they are in storage, and wait until it lets the trial go on."""
+        self._working.store()
         tune.report(metrics)
 
 
 def run_trial(trial: dict[str, Any]) -> None:
-    """Ray Tune function trainable; `trial` holds `config` (TrainConfig), `folder` and `threads`."""
-    folder = Path(trial["folder"])
-    session = TuneSession(folder, threads=trial["threads"])
-    guarded(folder, lambda: train(TrainConfig(**trial["config"]), session))
+    """Ray Tune function trainable; `trial` has `config` (TrainConfig), `threads`, `folder` or `remote`."""
+    with working_folder(trial) as folder:
+        session = TuneSession(folder, threads=trial["threads"])
+        guarded(folder.path, lambda: train(TrainConfig(**trial["config"]), session))
 
 
 def guarded(folder: Path, work: Callable[[], None]) -> None:

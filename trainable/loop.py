@@ -54,7 +54,8 @@ def train(config: TrainConfig, session: Session) -> None:
         loader_threads=session.threads,
         device=session.device,
     )
-    store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
+    folder = session.folder / "checkpoints"
+    store = CheckpointStore(folder, config.keep_checkpoints, session.checkpoint_written)
     with contextlib.ExitStack() as stack:
         tracker = None
         if session.rank == 0:

@@ -94,9 +94,8 @@ class SearchFacts:
 
     def command(self, trial: TrialFacts) -> str:
         """What repeats a trial on its own, exactly: every setting is in its params.json."""
-        path = self.folder / trial.name / "params.json"
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return f"python run_train.py {shlex.quote(str(shown))} --out {trial.name}.weights --fresh"
+        settings = self.study.place.address(f"{trial.name}/params.json")
+        return f"python run_train.py {shlex.quote(settings)} --out {trial.name}.weights --fresh"
 
 
 def read_facts(study: SearchStudy) -> SearchFacts:
