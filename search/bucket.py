@@ -46,6 +46,7 @@ class Bucket(Place):
         self.remote = remote
         self._lease = lease or Lease(remote)
         self._mirror = Mirror(folder, remote, self._check)
+        self._journal: RemoteJournal | None = None
 
     @classmethod
     def at(cls, storage: str, name: str) -> Bucket:
@@ -87,7 +88,12 @@ class Bucket(Place):
         """Own the search within the block, with a working copy of it; raises ConfigError, StorageError."""
         with self._owned(say):
             self.read()
-            yield
+            try:
+                yield
+            except Exception as error:
+                if self._journal is not None and self._journal.failed is not None:
+                    raise self._journal.failed from error  # Ray Tune makes a traceback of it
+                raise
             self.push()
 
     @contextlib.contextmanager
@@ -114,7 +120,8 @@ class Bucket(Place):
         """The journal: for its owner to write; for others a copy, on which nothing depends."""
         if not self._lease.held:
             return super().journal()
-        return JournalStorage(RemoteJournal(self.folder / JOURNAL_FILE, self.remote, self._lease.check))
+        self._journal = RemoteJournal(self.folder / JOURNAL_FILE, self.remote, self._lease.check)
+        return JournalStorage(self._journal)
 
     def read(self) -> None:
         """Fetch the journals, this search's and that of its confirmation, and what is small."""
@@ -138,9 +145,14 @@ class Bucket(Place):
         self._mirror.push(_is_result)
 
     def delete(self, names: Iterable[str]) -> None:
-        """Delete files and folders of the search, those that are there."""
+        """Delete files and folders of the search, those that are there; what fails is for the next time."""
         names = set(names)
         super().delete(names)
+        with contextlib.suppress(StorageError):
+            self._check()
+            self._delete(names)
+
+    def _delete(self, names: set[str]) -> None:
         around = {name.rpartition("/")[0] for name in names}
         if len(around) > _FEW:
             around = {""}  # everything at once: 1000 objects to a request

@@ -23,6 +23,7 @@ from search.conductor import Conductor
 from search.retention import tidy
 from search.schedulers import Decision
 from search.study import SearchStudy, trial_name
+from trainable.atomic import StorageError
 from trainable.inprocess import LOG_FILE
 
 _LOG_LINES = 20
@@ -128,7 +129,8 @@ class StudyScheduler(_NotPickled, FIFOScheduler):
         if _through_no_fault(error):
             conductor.interrupted(number)
         else:
-            conductor.study.place.fetch(trial_name(number))
+            with contextlib.suppress(StorageError):  # without its last lines then
+                conductor.study.place.fetch(trial_name(number))
             conductor.crashed(number, _cause(trial, error), last_lines(self._executor.folder(number)))
 
 

@@ -104,9 +104,10 @@ class Place:
         """Delete files and folders of the search, those that are there."""
         for name in names:
             path = self.folder / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
+            # A trial that was just stopped may still be writing its last checkpoint into the folder: what then
+            # stays goes when the search tidies up at its end.
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(IsADirectoryError):
                 path.unlink(missing_ok=True)
 
     def trial(self, name: str) -> dict[str, Any]:

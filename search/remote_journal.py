@@ -44,6 +44,7 @@ class RemoteJournal(JournalFileBackend):
         file.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(str(file))
         self._file, self._remote, self._check, self._full = file, remote, check, segment_bytes
+        self.failed: StorageError | None = None
         self._number, self._segment = 0, b""
         names = _segments(remote, "")
         if names:
@@ -52,11 +53,21 @@ class RemoteJournal(JournalFileBackend):
             self._roll()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Append; in the bucket when this returns, and nowhere if it raises.
+        """Append; in the bucket when this returns.
 
         Raises:
-            StorageError: the bucket can't be written, or is another process' by now.
+            StorageError: the bucket can't be written, or is another process' by now. So does every call after
+                it: what this process knows may then no longer be what is stored.
         """
+        if self.failed is not None:
+            raise self.failed
+        try:
+            self._append(logs)
+        except StorageError as error:
+            self.failed = error
+            raise
+
+    def _append(self, logs: list[dict[str, Any]]) -> None:
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
         self._check()
         self._remote.write(_name(self._number), self._segment + lines)

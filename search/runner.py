@@ -29,6 +29,7 @@ from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
+from trainable.atomic import StorageError
 from trainable.config_file import ConfigError
 
 RAY_FOLDER = "ray"
@@ -177,7 +178,8 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
 
 
 def _release(study: SearchStudy, folder: Path) -> None:
-    study.place.fetch_file(f"{folder.name}/{PLACEMENT_FILE}")
+    with contextlib.suppress(StorageError):
+        study.place.fetch_file(f"{folder.name}/{PLACEMENT_FILE}")
     release(folder)
 
 

@@ -18,7 +18,7 @@ from trainable.remote import Remote
 
 
 def steps(study: SearchStudy) -> None:
-    """Nine trials more: some end, some are stopped, one crashes, one diverges, the others are left running."""
+    """Nine trials more: some end, some are stopped, one crashes, one diverges, others are left running."""
     conductor = Conductor(study)
     for index in range(9):
         trial = conductor.next()
