@@ -66,7 +66,7 @@ def train(config: TrainConfig, session: Session) -> None:
             tracker = stack.enter_context(
                 Tracker(session.folder, run.state.history, about, wandb=config.logs_to_wandb)
             )
-        if run.ended:  # killed between its last checkpoint and its last report
+        if run.state.history:  # killed between the checkpoint and its epoch's report: nobody heard of it
             run.export()
             session.report(run.state.history[-1])
         while not run.ended:
