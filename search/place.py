@@ -104,8 +104,8 @@ class Place:
         """Delete files and folders of the search, those that are there."""
         for name in names:
             path = self.folder / name
-            # A trial that was just stopped may still be writing its last checkpoint into the folder: what then
-            # stays goes when the search tidies up at its end.
+            # A trial that was just stopped may still be writing its last checkpoint there: what then stays
+            # goes when the search tidies up at its end.
             shutil.rmtree(path, ignore_errors=True)
             with contextlib.suppress(IsADirectoryError):
                 path.unlink(missing_ok=True)
