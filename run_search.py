@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml --trials 64 --name fgru-long --set train.epochs=30
   python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
       --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
+  python run_search.py search_spaces/fgru.yaml --storage s3://bucket/searches
   python run_search.py search_spaces/fgru.yaml --status
   python run_search.py sweep_configuration.json --base config.json    (a Weights & Biases sweep)
 

@@ -21,7 +21,7 @@ from trainable.atomic import StorageError
 from trainable.config_file import ConfigError
 from trainable.lease import LEASE_FILE, Held, Lease
 from trainable.mirror import Mirror
-from trainable.remote import Remote
+from trainable.remote import HASTY, Remote
 from trainable.scratch import scratch
 
 _SMALL = ("result.json", "params.json", "log.txt")
@@ -52,7 +52,7 @@ class Bucket(Place):
     def at(cls, storage: str, name: str) -> Bucket:
         """The search `name` below `storage`, once the bucket has answered; raises ConfigError."""
         remote = Remote(storage).child(name)
-        remote.hasty().check()
+        remote.trying(HASTY).check()
         return cls(remote, scratch(name))
 
     def __str__(self) -> str:

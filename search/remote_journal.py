@@ -8,6 +8,7 @@ been taken.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from typing import Any
 from optuna.storages.journal import JournalFileBackend
 
 from trainable import atomic
-from trainable.atomic import StorageError
-from trainable.remote import Remote
+from trainable.atomic import StorageError, storage_error
+from trainable.lease import LeaseLost
+from trainable.remote import ONCE, Remote
 
 JOURNAL_FOLDER = "journal"
 SEGMENT_BYTES = 64 * 1024
+
+_PATIENCE = 60.0  # seconds
+_PAUSE = 0.5
 
 
 class RemoteJournal(JournalFileBackend):
@@ -43,7 +48,8 @@ class RemoteJournal(JournalFileBackend):
     ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         super().__init__(str(file))
-        self._file, self._remote, self._check, self._full = file, remote, check, segment_bytes
+        self._file, self._remote = file, remote.trying(ONCE)
+        self._check, self._full = check, segment_bytes
         self.failed: StorageError | None = None
         self._number, self._segment = 0, b""
         names = _segments(remote, "")
@@ -61,20 +67,34 @@ class RemoteJournal(JournalFileBackend):
         """
         if self.failed is not None:
             raise self.failed
-        try:
-            self._append(logs)
-        except StorageError as error:
-            self.failed = error
-            raise
-
-    def _append(self, logs: list[dict[str, Any]]) -> None:
         lines = b"".join(json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs)
-        self._check()
-        self._remote.write(_name(self._number), self._segment + lines)
+        try:
+            self._write(self._segment + lines)
+            with self._file.open("ab") as copy:
+                copy.write(lines)
+        except OSError as error:
+            self.failed = error if isinstance(error, StorageError) else storage_error(self._file, error)
+            raise self.failed from error
         self._segment += lines
         self._roll()
-        with self._file.open("ab") as copy:
-            copy.write(lines)
+
+    def _write(self, segment: bytes) -> None:
+        """Write the last segment; a server that is away is waited for, as long as the search is ours.
+
+        One attempt at a time: one that goes on by itself could still arrive when the search is another's.
+        """
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                self._check()
+                self._remote.write(_name(self._number), segment)
+                return
+            except LeaseLost:
+                raise
+            except StorageError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(_PAUSE)
 
     def _roll(self) -> None:
         if len(self._segment) >= self._full:

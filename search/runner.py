@@ -86,6 +86,7 @@ def _confirm(study: SearchStudy, console: Console) -> None:
     console.print(f"Confirming the best with new seeds: {spec.search.num_samples} runs")
     # An extended search may have new best trials: their points are appended to those already there.
     atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
+    place.push()
     run_search(spec, place, console)
 
 

@@ -81,10 +81,10 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 def _read(path: str) -> str:
     if "://" not in path:
         return Path(path).read_text(encoding="utf-8")
-    from trainable.remote import Remote  # files need none of it
+    from trainable.remote import HASTY, Remote  # files need none of it
 
     folder, _, name = path.rpartition("/")
-    remote = Remote(folder).hasty()
+    remote = Remote(folder, HASTY)
     remote.check()
     content = remote.read(name)
     if content is None:

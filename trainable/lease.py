@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from trainable.atomic import StorageError
-from trainable.remote import Remote
+from trainable.remote import ONCE, Remote
 
 LEASE_FILE = ".lease"
+
+
+class LeaseLost(StorageError):
+    """Another process has taken the lease: whatever this one still has to write would destroy its work."""
 
 
 class Held(Exception):
@@ -31,7 +35,7 @@ class Terms:
     renew: float = 5.0
     """Between two renewals."""
 
-    stale: float = 20.0
+    stale: float = 30.0
     """Without a renewal for so long, it is anybody's. More than Ray's processes outlive their driver."""
 
     settle: float = 1.0
@@ -51,7 +55,7 @@ class Lease:
 
     def __init__(self, remote: Remote, terms: Terms | None = None) -> None:
         """Args: remote: What it is for; terms: times, shorter ones for tests."""
-        self._remote = remote.hasty()
+        self._remote = remote.trying(ONCE)
         self._terms = terms or Terms()
         self._owner = uuid.uuid4().hex
         self._beat = 0
@@ -100,12 +104,17 @@ class Lease:
                 raise Held(_who(now))
 
     def check(self) -> None:
-        """Raise StorageError where the lease is lost, or can't be renewed: this process must not write."""
+        """Return where this process may begin a write that is done within a third of `stale` seconds.
+
+        Raises:
+            LeaseLost: it never may again.
+            StorageError: it can't be told now, because the bucket does not answer.
+        """
         with self._lock:
-            if self._lost is None and time.monotonic() - self._renewed > 0.75 * self._terms.stale:
+            if self._lost is None and time.monotonic() - self._renewed > self._terms.stale / 3:
                 self._renew()  # suspended, or the network was away: is it still ours?
             if self._lost is not None:
-                raise StorageError(
+                raise LeaseLost(
                     f"{self._remote}: taken over by {self._lost}; this process has stopped writing"
                 )
 

@@ -22,7 +22,10 @@ PATIENT = 8
 """Attempts at a request, with growing pauses: a server that is away for 50 s is waited for."""
 
 HASTY = 3
-"""Attempts where somebody waits for an answer: about a second."""
+"""Attempts where somebody waits for an answer."""
+
+ONCE = 1
+"""For a write that must not arrive late: it has, or has failed, after ten seconds at most."""
 
 _ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 _REGIONS = ("AWS_REGION", "AWS_DEFAULT_REGION")
@@ -79,9 +82,9 @@ class Remote:
         child._path, child._system = f"{self._path}/{name}", self._system
         return child
 
-    def hasty(self) -> Remote:
-        """The same folder for somebody who waits for an answer."""
-        return Remote(self.uri, HASTY)
+    def trying(self, attempts: int) -> Remote:
+        """The same folder with another patience."""
+        return Remote(self.uri, attempts)
 
     def check(self) -> None:
         """Raise ConfigError, in one line, where there is no such bucket, or it cannot be asked."""

@@ -14,6 +14,7 @@ from search.spec import SearchSpec
 from search.study import SearchStudy
 from tests.search.conftest import FINISHED, make_spec, row
 from trainable.atomic import StorageError
+from trainable.lease import LeaseLost
 from trainable.remote import Remote
 
 
@@ -80,7 +81,7 @@ def _made(folder: Path) -> Path:
 
 def test_a_step_that_cannot_be_stored_is_not_taken(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
     def lost() -> None:
-        raise StorageError("taken over by another")
+        raise LeaseLost("taken over by another")
 
     remote, file = Remote(bucket), tmp_path / "search" / JOURNAL_FILE
     study = SearchStudy(file.parent, spec, journal(remote, file))
