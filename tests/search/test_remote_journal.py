@@ -10,11 +10,12 @@ from search.bucket import Bucket
 from search.conductor import Conductor
 from search.journal import JOURNAL_FILE, open_journal
 from search.remote_journal import RemoteJournal, fetch_journal
-from search.spec import SearchSpec
+from search.spec import SPEC_FILE, SearchSpec
 from search.study import SearchStudy
 from tests.search.conftest import FINISHED, make_spec, row
+from trainable import atomic
 from trainable.atomic import StorageError
-from trainable.lease import LeaseLost
+from trainable.lease import Lease, LeaseLost, Terms
 from trainable.remote import Remote
 
 
@@ -127,3 +128,36 @@ def test_only_named_files_of_a_trial_are_deleted(bucket: str, tmp_path: Path) ->
         + ["trial_0004/model.weights", "trial_0005/model.weights"]
         + [f"trial_0005/checkpoints/epoch_0001.{kind}" for kind in ("pt", "json")]
     )
+
+
+def test_a_server_away_for_a_moment_is_waited_for(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    absences = [StorageError("cannot be reached")] * 2
+
+    def check() -> None:
+        if absences:
+            raise absences.pop()
+
+    study = SearchStudy(
+        tmp_path / "search",
+        spec,
+        JournalStorage(RemoteJournal(tmp_path / "search" / JOURNAL_FILE, Remote(bucket), check)),
+    )
+    steps(study)
+    copy = tmp_path / "b" / "search" / JOURNAL_FILE
+    again = SearchStudy(copy.parent, spec, journal(Remote(bucket), copy))
+    assert history(again) == history(study)
+    assert not absences
+
+
+def test_a_confirmation_that_grew_keeps_its_new_spec(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    place = Bucket(Remote(bucket), tmp_path / "search", Lease(Remote(bucket), Terms(settle=0.0)))
+    with place.claimed(print):
+        child = place.child("confirmed")
+        for samples in (3, 6):
+            text = make_spec(num_samples=samples).to_yaml()
+            atomic.write_text(child.folder / SPEC_FILE, text)
+            child.push()
+            with child.claimed(print):
+                assert (child.folder / SPEC_FILE).read_text() == text
+    assert place.remote.read(f"confirmed/{SPEC_FILE}") == text.encode()
+    assert place.remote.read(".lease") is None
