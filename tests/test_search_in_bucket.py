@@ -17,7 +17,7 @@ from search.bucket import Bucket
 from search.spec import stored_spec
 from search.study import SearchStudy, trial_name
 from tests.commands import SMALL, finish, wait_for
-from trainable.lease import Lease
+from trainable.lease import Lease, Terms
 from trainable.remote import Remote
 from trainable.tracking import read_rows
 
@@ -161,7 +161,7 @@ def test_two_commands_at_once_are_refused_and_none_deletes_the_others_search(
 ) -> None:
     remote = Remote(bucket).child("tiny")
     remote.write("journal/000000.log", b"")
-    lease = Lease(remote)
+    lease = Lease(remote, Terms(renew=0.5))
     lease.acquire(print)
     try:
         for option in ((), ("--fresh",)):
