@@ -82,7 +82,7 @@ class SearchStudy:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.spec = spec
-        self.place = place or Place(folder)
+        self._place = place
         self.storage = storage or self.place.journal()
         search = spec.search
         names = {study.study_name for study in self.storage.get_all_studies()}
@@ -102,6 +102,11 @@ class SearchStudy:
         self._events: list[Event] = []
         self._next = 0
         self._read_events()
+
+    @property
+    def place(self) -> Place:
+        """Where the search lies."""
+        return self._place or Place(self.folder)
 
     def _read_events(self) -> None:
         numbered = sorted(
