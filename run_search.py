@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
+from trainable.atomic import StorageError
 from trainable.config_file import ConfigError
 
 EXAMPLES = """examples:
@@ -14,6 +14,7 @@ EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml --trials 64 --name fgru-long --set train.epochs=30
   python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
       --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
+  python run_search.py search_spaces/fgru.yaml --storage s3://bucket/searches
   python run_search.py search_spaces/fgru.yaml --status
   python run_search.py sweep_configuration.json --base config.json    (a Weights & Biases sweep)
 
@@ -35,7 +36,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--storage",
         metavar="DIR",
         default="runs",
-        help="folder for all searches, shared by all nodes (default: runs)",
+        help="folder for all searches, shared by all nodes, or s3://BUCKET/FOLDER (default: runs); "
+        "AWS_ENDPOINT_URL names other servers than Amazon's",
     )
     parser.add_argument("--name", help="name of the search below --storage (default: the YAML file's name)")
     parser.add_argument(
@@ -77,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
         for problem in error.problems:
             print(problem, file=sys.stderr)
         return 2
-    except ConnectionError as error:
+    except (ConnectionError, StorageError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -86,34 +88,34 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if "://" in arguments.storage:
-        raise ConfigError([f"--storage: must be a folder that all nodes share, got {arguments.storage}"])
     # Ray, Optuna and torch take seconds to import: --help and parse errors come at once.
     from rich.console import Console
 
     from search import report
+    from search.place import open_place
     from search.spec import load_spec, stored_spec
-    from search.study import STUDY_FILE, SearchStudy
+    from search.study import SearchStudy
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
     spec = load_spec(arguments.space, arguments.overrides, arguments.base)
     name = arguments.name or Path(arguments.space).stem
-    folder = Path(arguments.storage).expanduser().absolute() / name
     # Into a file or a pipe, lines need not fit a terminal.
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    exists = (folder / STUDY_FILE).exists()
     if arguments.dry_run:
         return _dry_run(spec, arguments.space)
-    if (arguments.status or arguments.report or arguments.resume) and not exists:
-        raise ConfigError([f"{folder}: no search here"])
+    place = open_place(arguments.storage, name)
+    if (arguments.status or arguments.report or arguments.resume) and not place.exists():
+        raise ConfigError([f"{place}: no search here"])
     if arguments.status or arguments.report:
-        study = SearchStudy(folder, stored_spec(folder))
+        place.read()
+        study = SearchStudy(place.folder, stored_spec(place.folder), place=place)
         if arguments.report:
             from search.report.page import write_report
 
             report.write_results(study)
             write_report(study)
+            place.push()
         else:
             from search.status import print_status
 
@@ -125,9 +127,9 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for config in spec.corners():
         preflight.check(config, arguments.space, spec.resources.workers)
-    if arguments.fresh and folder.exists():
-        shutil.rmtree(folder)
-    study = runner.run_search(spec, folder, console)
+    if arguments.fresh:
+        place.clear()
+    study = runner.run_search(spec, place, console)
     report.print_results(study, console)
     if len(study.finished()) < study.target or confirm.unconfirmed(study):
         console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)

@@ -23,6 +23,7 @@ from search.conductor import Conductor
 from search.retention import tidy
 from search.schedulers import Decision
 from search.study import SearchStudy, trial_name
+from trainable.atomic import StorageError
 from trainable.inprocess import LOG_FILE
 
 _LOG_LINES = 20
@@ -128,6 +129,8 @@ class StudyScheduler(_NotPickled, FIFOScheduler):
         if _through_no_fault(error):
             conductor.interrupted(number)
         else:
+            with contextlib.suppress(StorageError):  # without its last lines then
+                conductor.study.place.fetch(trial_name(number))
             conductor.crashed(number, _cause(trial, error), last_lines(self._executor.folder(number)))
 
 
@@ -177,7 +180,7 @@ def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[
     payload = {
         "number": trial.number,
         "config": config,
-        "folder": str(study.folder / trial_name(trial.number)),
+        **study.place.trial(trial_name(trial.number)),
         "threads": threads,
         "pausable": scheduler.promote or scheduler.type == "pbt",
     }
@@ -188,7 +191,12 @@ def trial_payload(study: SearchStudy, trial: FrozenTrial, threads: int) -> dict[
         # A round's checkpoint is copied by others until all have gone on; each epoch since may be a best one.
         config["keep_checkpoints"] = max(config["keep_checkpoints"], rounds + 2)
         for last in study.exploits(trial.number)[-1:]:
-            payload["inherit"] = str(study.folder / trial_name(last.data["source"])), last.data["epoch"]
+            source, epoch = trial_name(last.data["source"]), last.data["epoch"]
+            payload["inherit"] = {
+                **study.place.trial(source),
+                "epoch": epoch,
+                "mark": f"{source}@{epoch}",
+            }
     return payload
 
 

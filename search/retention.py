@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -31,13 +30,7 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
         beyond = [trial for trial in ranked[kept : kept + 1] if trial.number != number] + [
             trial for trial in beyond if trial.number == number
         ]
-    for trial in beyond:
-        for name in _LARGE:
-            path = study.folder / trial_name(trial.number) / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+    study.place.delete(f"{trial_name(trial.number)}/{name}" for trial in beyond for name in _LARGE)
 
 
 def _ranked(study: SearchStudy) -> list[FrozenTrial]:

@@ -12,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import filelock
 import ray
 from ray import tune
 from rich.console import Console
@@ -20,7 +19,7 @@ from rich.console import Console
 from search.conductor import Conductor
 from search.confirm import CONFIRM_FOLDER, confirmation_spec
 from search.executor import Executor
-from search.journal import mend
+from search.place import Place
 from search.plan import make_plan
 from search.progress import Progress
 from search.report import write_results
@@ -29,11 +28,11 @@ from search.retention import tidy
 from search.slots import let_processes_start
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
-from search.workers import release
+from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
+from trainable.atomic import StorageError
 from trainable.config_file import ConfigError
 
-LOCK_FILE = ".lock"
 RAY_FOLDER = "ray"
 
 # What may change when a search is resumed: how long, with what, how patiently; not what is searched.
@@ -43,8 +42,8 @@ _FREE: dict[str, Any] = {
 }
 
 
-def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
-    """Run the search in `folder` until it has `num_samples` ended trials; continue one that is there.
+def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
+    """Run the search in `place` until it has `num_samples` ended trials; continue one that is there.
 
     Returns when done or interrupted: compare `len(study.finished())` with `study.target`.
 
@@ -52,25 +51,20 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
         ConfigError: another process searches here, the folder holds a different search, or a trial does
             not fit the cluster.
         ConnectionError: Ray did not start.
+        StorageError: the storage cannot be written; the same command goes on once it can.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK_FILE)
-    try:
-        lock.acquire(blocking=False)  # the operating system frees it when the process dies
-    except filelock.Timeout:
-        raise ConfigError([f"{folder}: another process is searching here"]) from None
-    with lock:
-        check_same_search(spec, folder)
-        atomic.write_text(folder / SPEC_FILE, spec.to_yaml())
-        mend(folder)
-        study = SearchStudy(folder, spec)
+    with place.claimed(console.print):
+        check_same_search(spec, place)
+        atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
+        place.push()
+        study = SearchStudy(place.folder, spec, place=place)
         if not study.trials():
             warm_start(study)
         done = len(study.finished())
         conductor = Conductor(study)
         if study.trials():
             console.print(
-                f"Resuming {folder}: {done} trials done, {conductor.cut_short} go on from their checkpoints."
+                f"Resuming {place}: {done} trials done, {conductor.cut_short} go on from their checkpoints."
             )
         if not conductor.finished:
             _connect()
@@ -78,6 +72,7 @@ def run_search(spec: SearchSpec, folder: Path, console: Console) -> SearchStudy:
         tidy(study)
         if conductor.finished:
             _confirm(study, console)
+        place.fetch()
         write_results(study)
         write_report(study)
         return study
@@ -88,22 +83,23 @@ def _confirm(study: SearchStudy, console: Console) -> None:
     spec = confirmation_spec(study)
     if spec is None:
         return
-    folder = study.folder / CONFIRM_FOLDER
+    place = study.place.child(CONFIRM_FOLDER)
     console.print(f"Confirming the best with new seeds: {spec.search.num_samples} runs")
     # An extended search may have new best trials: their points are appended to those already there.
-    atomic.write_text(folder / SPEC_FILE, spec.to_yaml())
-    run_search(spec, folder, console)
+    atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
+    place.push()
+    run_search(spec, place, console)
 
 
-def check_same_search(spec: SearchSpec, folder: Path) -> None:
+def check_same_search(spec: SearchSpec, place: Place) -> None:
     """Refuse to mix two searches in one folder.
 
     Raises:
         ConfigError: the folder's spec differs in more than number of samples and resources.
     """
-    if not (folder / STUDY_FILE).exists():
+    if not (place.folder / STUDY_FILE).exists():
         return
-    stored = stored_spec(folder)
+    stored = stored_spec(place.folder)
     old, new = (s.model_dump(mode="json", exclude=_FREE) for s in (stored, spec))
     changed = [
         f"{part}.{key}"
@@ -114,7 +110,7 @@ def check_same_search(spec: SearchSpec, folder: Path) -> None:
     if changed:
         raise ConfigError(
             [
-                f"{folder} holds a search that differs in {', '.join(sorted(changed))}; "
+                f"{place} holds a search that differs in {', '.join(sorted(changed))}; "
                 "give this one another --name, or --fresh to start over"
             ]
         )
@@ -167,7 +163,7 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
     )
     executor = Executor(conductor, plan.concurrent, plan.workers.cpus)
     if plan.workers.count > 1:
-        executor.release = release
+        executor.release = lambda folder: _release(study, folder)
     workers = plan.workers
     progress = Progress(
         study,
@@ -180,6 +176,12 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
             build_tuner(executor, plan.trainable(), reuse=plan.workers.count == 1, callbacks=[progress]).fit()
     finally:
         progress.close()
+
+
+def _release(study: SearchStudy, folder: Path) -> None:
+    with contextlib.suppress(StorageError):
+        study.place.fetch_file(f"{folder.name}/{PLACEMENT_FILE}")
+    release(folder)
 
 
 def build_tuner(

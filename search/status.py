@@ -5,16 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
-import filelock
 from optuna.trial import TrialState
 from rich.console import Console
 
 from search.study import SearchStudy, trial_name
 from trainable.tracking import RESULT_FILE, read_rows
-
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -35,20 +31,6 @@ class Cost:
         hours = self.seconds / 3600
         text = f"{hours * self.cpus:.2f} CPU-hours"
         return f"{text}, {hours * self.gpus:.2f} GPU-hours" if self.gpus else text
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process searches in this folder: it holds the folder's lock, which dies with it."""
-    path = folder / LOCK_FILE
-    if not path.exists():
-        return False
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(blocking=False)
-    except filelock.Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def cost(study: SearchStudy) -> Cost:
@@ -73,10 +55,10 @@ def remaining(ended: int, missing: int, elapsed: float) -> timedelta | None:
 
 def print_status(study: SearchStudy, console: Console) -> None:
     """Whether it runs, which trials are under way, what it has cost, when it will be done."""
-    alive = is_running(study.folder)
+    alive = study.place.is_running()
     ended, missing = study.finished(), max(0, study.target - len(study.finished()))
     state = "running" if alive else "done" if not missing else "not running; the same command resumes it"
-    console.print(f"{study.folder}: {state}", soft_wrap=True)
+    console.print(f"{study.place}: {state}", soft_wrap=True)
     for trial in study.unfinished():
         rows = read_rows(study.folder / trial_name(trial.number))
         reported = study.reports(trial.number)

@@ -13,7 +13,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from search.conditions import draw
-from search.journal import JOURNAL_FILE, open_journal
+from search.journal import JOURNAL_FILE
+from search.place import Place
 from search.sampler import build_sampler
 from search.spec import SearchSpec
 from trainable.config import TrainConfig
@@ -68,13 +69,21 @@ class SearchStudy:
         folder: The search's folder; the journal is made in it on first use.
         spec: What is searched.
         storage: Another Optuna storage, e.g. one in memory for a simulation.
+        place: Where the search lies, if `folder` is but a copy.
     """
 
-    def __init__(self, folder: Path, spec: SearchSpec, storage: BaseStorage | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        spec: SearchSpec,
+        storage: BaseStorage | None = None,
+        place: Place | None = None,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder
         self.spec = spec
-        self.storage = storage or open_journal(folder)
+        self._place = place
+        self.storage = storage or self.place.journal()
         search = spec.search
         names = {study.study_name for study in self.storage.get_all_studies()}
         if folder.name in names:
@@ -94,6 +103,11 @@ class SearchStudy:
         self._events: list[Event] = []
         self._next = 0
         self._read_events()
+
+    @property
+    def place(self) -> Place:
+        """Where the search lies."""
+        return self._place or Place(self.folder)
 
     def _read_events(self) -> None:
         numbered = sorted(

@@ -16,25 +16,34 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from trainable import atomic
 from trainable.config import TrainConfig
 from trainable.distributed import Workers, fit
-from trainable.inprocess import guarded, take_over
+from trainable.inprocess import LOG_FILE, guarded, take_over
+from trainable.scratch import scratch
+from trainable.working import put, working_folder
 
-_PLACEMENT_FILE = ".placement_group"
+PLACEMENT_FILE = ".placement_group"
 
 
 def run_with_workers(trial: dict[str, Any], workers: Workers) -> None:
     """Ray Tune function trainable that trains one configuration through a TorchTrainer."""
-    folder = Path(trial["folder"])
-    callbacks = [TuneReportCallback(), RememberPlacement(folder)]
+    remote = trial.get("remote")
+    folder = scratch("trial") if remote else Path(trial["folder"])
+    callbacks = [TuneReportCallback(), RememberPlacement(folder, remote)]
 
     def work() -> None:
         try:
-            take_over(trial)
             config = TrainConfig(**trial["config"])
-            fit(config, folder, workers, pausable=trial["pausable"], callbacks=callbacks)
+            if "inherit" in trial:
+                with working_folder(trial) as own:  # before any worker reads what is there
+                    take_over(trial, own)
+            fit(config, folder, workers, pausable=trial["pausable"], callbacks=callbacks, remote=remote)
         except ray.train.WorkerGroupError as error:  # what it is in the first worker that failed
             raise next(iter(error.worker_failures.values())) from error
 
-    guarded(folder, work)
+    try:
+        guarded(folder, work)
+    finally:
+        if remote:
+            put(remote, LOG_FILE, (folder / LOG_FILE).read_bytes())
 
 
 class RememberPlacement(WorkerGroupCallback):
@@ -47,15 +56,20 @@ class RememberPlacement(WorkerGroupCallback):
 
     Args:
         folder: The trial's folder.
+        remote: Where the search looks for the note, if not there: the trial's folder in a bucket.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / _PLACEMENT_FILE
+    def __init__(self, folder: Path, remote: str | None = None) -> None:
+        self._file = folder / PLACEMENT_FILE
+        self._remote = remote
 
     def after_worker_group_start(self, worker_group: Any) -> None:
         """Runs in Ray Train's controller, once the workers are there."""
         group = worker_group.get_worker_group_state().placement_group_handle.placement_group
-        atomic.write_text(self._file, group.id.hex())
+        if self._remote:
+            put(self._remote, PLACEMENT_FILE, group.id.hex().encode())
+        else:
+            atomic.write_text(self._file, group.id.hex())
         for callback in worker_group._callbacks:
             if isinstance(callback, PlacementGroupCleanerCallback):
                 callback._stop_cleaner()
@@ -63,7 +77,7 @@ class RememberPlacement(WorkerGroupCallback):
 
 def release(folder: Path) -> None:
     """Free what a trial's workers had reserved; they end with it."""
-    file = folder / _PLACEMENT_FILE
+    file = folder / PLACEMENT_FILE
     with contextlib.suppress(FileNotFoundError, ValueError):
         group = ray.PlacementGroupID(bytes.fromhex(file.read_text()))
         remove_placement_group(PlacementGroup(group))

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.commands import ROOT, SMALL, kill
+from tests.s3 import BUCKET, s3_server
 
 
 @pytest.fixture
@@ -37,3 +38,15 @@ def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for process in started:
         kill(process)
+
+
+@pytest.fixture(scope="session")
+def _server() -> Iterator[str]:
+    with s3_server() as address:
+        yield address
+
+
+@pytest.fixture
+def bucket(_server: str, request: pytest.FixtureRequest) -> str:
+    """The URI of an empty folder in a bucket of a real S3 server on loopback."""
+    return f"s3://{BUCKET}/{request.node.originalname}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -39,10 +40,17 @@ class CheckpointStore:
     from writing (a worker can outlive its killed driver by seconds), and waits at the end.
     """
 
-    def __init__(self, folder: Path, keep: int = 2) -> None:
-        """Args: folder: where the files lie, made on first save; keep: how many newest ones stay."""
+    def __init__(self, folder: Path, keep: int = 2, written: Callable[[], None] = lambda: None) -> None:
+        """Make nothing yet.
+
+        Args:
+            folder: Where the files lie, made on first save.
+            keep: How many newest ones stay.
+            written: Called beside training, after each checkpoint, as part of writing it.
+        """
         self.folder = folder
         self.keep = keep
+        self._written = written
         self._writer = Background("checkpoint-writer")
         self._lock = filelock.FileLock(folder / ".lock")
         self._swept = False
@@ -131,6 +139,7 @@ class CheckpointStore:
                 self._sweep()
             sealed.write(self.path(position), content, about)
             self._forget(position)
+            self._written()
         except StorageError:
             raise
         except OSError as error:

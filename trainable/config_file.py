@@ -53,18 +53,20 @@ def parse_yaml(text: str) -> Any:
 def read_mapping(path: str | Path) -> dict[str, Any]:
     """Read a JSON or YAML file that holds one mapping, with `${VARIABLES}` expanded.
 
+    Args:
+        path: A file, or the address of one in a bucket (s3://...), such as a search's best configuration.
+
     Raises:
         ConfigError: the file is missing, unreadable, not a mapping, or names an unset variable.
     """
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _read(str(path))
     except FileNotFoundError:
         raise ConfigError([f"{path}: no such file"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from None
     try:
-        values = json.loads(text) if path.suffix == ".json" else parse_yaml(text)
+        values = json.loads(text) if Path(path).suffix == ".json" else parse_yaml(text)
     except (json.JSONDecodeError, yaml.YAMLError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
@@ -74,6 +76,20 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in problems)
     return values
+
+
+def _read(path: str) -> str:
+    if "://" not in path:
+        return Path(path).read_text(encoding="utf-8")
+    from trainable.remote import HASTY, Remote  # files need none of it
+
+    folder, _, name = path.rpartition("/")
+    remote = Remote(folder, HASTY)
+    remote.check()
+    content = remote.read(name)
+    if content is None:
+        raise FileNotFoundError(path)
+    return content.decode()
 
 
 def _expand(value: Any, key: str, problems: list[str]) -> Any:

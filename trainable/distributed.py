@@ -20,6 +20,7 @@ from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import Interrupted
+from trainable.working import WorkingFolder, working_folder
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
@@ -42,15 +43,16 @@ class Workers:
 class TrainSession:
     """One worker's Session inside a TorchTrainer."""
 
-    def __init__(self, folder: Path, threads: int, *, pausable: bool) -> None:
+    def __init__(self, folder: WorkingFolder, threads: int, *, pausable: bool) -> None:
         context = ray.train.get_context()
         self.rank = context.get_world_rank()
         self.world_size = context.get_world_size()
         self.device = ray.train.torch.get_device()
-        self.folder = folder
+        self.folder = folder.path
         self.threads = threads
         self.pausable = pausable
-        self._stop = signals.StopWatch(folder)
+        self._working = folder
+        self._stop = signals.StopWatch(folder.path)
 
     def sum(self, values: Tensor) -> Tensor:
         """Sum over the workers by all-reduce."""
@@ -69,8 +71,14 @@ class TrainSession:
         """Whether this worker got a signal, or the command that started it."""
         return self._stop.requested()
 
+    def checkpoint_written(self) -> None:
+        """Bring it into storage; worker 0 alone writes any."""
+        self._working.store_checkpoints()
+
     def report(self, metrics: dict[str, Any]) -> None:
-        """Hand the metrics to Ray Train; all workers pass here together."""
+        """Hand the metrics to Ray Train, once they are in storage; all workers pass here together."""
+        if self.rank == 0:
+            self._working.store()
         ray.train.report(metrics)
 
 
@@ -96,9 +104,9 @@ class _Config(TorchConfig):
 def _worker(loop_config: dict[str, Any]) -> None:
     config = TrainConfig(**loop_config["config"])
     # Stopped is an end like any other to Ray; whoever started the run sees that its last row is missing.
-    with contextlib.suppress(Interrupted):
-        folder, threads = Path(loop_config["folder"]), loop_config["threads"]
-        train(config, TrainSession(folder, threads, pausable=loop_config["pausable"]))
+    first = ray.train.get_context().get_world_rank() == 0
+    with contextlib.suppress(Interrupted), working_folder(loop_config, writes=first) as folder:
+        train(config, TrainSession(folder, loop_config["threads"], pausable=loop_config["pausable"]))
 
 
 def fit(
@@ -109,6 +117,7 @@ def fit(
     max_failures: int = 0,
     pausable: bool = False,
     callbacks: list[Any] | None = None,
+    remote: str | None = None,
 ) -> None:
     """Train one configuration on `workers` through a TorchTrainer; returns when the run has ended.
 
@@ -119,6 +128,8 @@ def fit(
         max_failures: Times a crashed worker group is started again, from the last checkpoint.
         pausable: Whether the run may be put aside at a report, see `Session`.
         callbacks: Ray Train callbacks, e.g. the one that reports to Ray Tune.
+        remote: URI of the run's folder in a bucket, which each worker has a copy of; `folder` then holds only
+            what Ray Train keeps for itself.
 
     Raises:
         ValueError: the batch does not divide over the workers.
@@ -138,6 +149,7 @@ def fit(
             "folder": str(folder),
             "threads": workers.cpus,
             "pausable": pausable,
+            **({"remote": remote} if remote else {}),
         },
         scaling_config=ScalingConfig(
             num_workers=workers.count, use_gpu=workers.gpus > 0, resources_per_worker=resources

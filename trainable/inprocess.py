@@ -16,6 +16,7 @@ from trainable.inherit import inherit
 from trainable.loop import train
 from trainable.memory import is_out_of_memory
 from trainable.session import LocalSession
+from trainable.working import WorkingFolder, working_folder
 
 INFEASIBLE = "infeasible"
 """In the only report of a trial that cannot run: why, e.g. that one image does not fit in memory."""
@@ -33,35 +34,43 @@ class TuneSession(LocalSession):
         pausable: Whether the trial may be put aside at a report, to go on later.
     """
 
-    def __init__(self, folder: Path, threads: int, *, pausable: bool) -> None:
-        super().__init__(folder, threads)
+    def __init__(self, folder: WorkingFolder, threads: int, *, pausable: bool) -> None:
+        super().__init__(folder.path, threads)
         self.pausable = pausable
+        self._working = folder
+
+    def checkpoint_written(self) -> None:
+        """Bring it into storage."""
+        self._working.store_checkpoints()
 
     def report(self, metrics: dict[str, Any]) -> None:
-        """Hand the metrics to Tune and wait until it lets the trial go on."""
+        """Hand the metrics to Tune, once they are in storage, and wait until it lets the trial go on."""
+        self._working.store()
         tune.report(metrics)
 
 
 def run_trial(trial: dict[str, Any]) -> None:
-    """Ray Tune function trainable; `trial` holds `config` (TrainConfig), `folder`, `threads` and `pausable`.
+    """Ray Tune function trainable; `trial` has `config` (TrainConfig), `threads`, `folder` or `remote`.
 
-    Where it holds `inherit` too, the trial goes on with another's weights.
+    It may be `pausable`; and where it holds `inherit`, the trial goes on with another's weights.
     """
-    folder, config = Path(trial["folder"]), TrainConfig(**trial["config"])
-    session = TuneSession(folder, trial["threads"], pausable=trial["pausable"])
+    with working_folder(trial) as folder:
+        session = TuneSession(folder, trial["threads"], pausable=trial["pausable"])
 
-    def work() -> None:
-        take_over(trial)
-        train(config, session)
+        def work() -> None:
+            take_over(trial, folder)
+            train(TrainConfig(**trial["config"]), session)
 
-    guarded(folder, work)
+        guarded(folder.path, work)
 
 
-def take_over(trial: dict[str, Any]) -> None:
+def take_over(trial: dict[str, Any], folder: WorkingFolder) -> None:
     """Copy the weights that a trial is to go on with, where it is to."""
-    if "inherit" in trial:
-        source, epoch = trial["inherit"]
-        inherit(Path(trial["folder"]), TrainConfig(**trial["config"]), Path(source), epoch)
+    if "inherit" not in trial:
+        return
+    source, epoch = trial["inherit"], trial["inherit"]["epoch"]
+    inherit(folder.path, TrainConfig(**trial["config"]), source, epoch, source["mark"])
+    folder.store_checkpoints()
 
 
 def guarded(folder: Path, work: Callable[[], None]) -> None:

@@ -55,7 +55,8 @@ def train(config: TrainConfig, session: Session) -> None:
         loader_threads=session.threads,
         device=session.device,
     )
-    store = CheckpointStore(session.folder / "checkpoints", config.keep_checkpoints)
+    folder = session.folder / "checkpoints"
+    store = CheckpointStore(folder, config.keep_checkpoints, session.checkpoint_written)
     with contextlib.ExitStack() as stack:
         tracker = None
         if session.rank == 0:
@@ -66,7 +67,7 @@ def train(config: TrainConfig, session: Session) -> None:
             tracker = stack.enter_context(
                 Tracker(session.folder, run.state.history, about, wandb=config.logs_to_wandb)
             )
-        if run.ended:  # killed between its last checkpoint and its last report
+        if run.state.history:  # killed between the checkpoint and its epoch's report: nobody heard of it
             run.export()
             session.report(run.state.history[-1])
         while not run.ended:

@@ -48,6 +48,10 @@ class Session(Protocol):
         it must be cheap; the loop agrees with the other workers itself."""
         ...
 
+    def checkpoint_written(self) -> None:
+        """A checkpoint is in the folder; called beside training, by the thread that wrote it."""
+        ...
+
     def report(self, metrics: dict[str, Any]) -> None:
         """Hand one epoch's metrics to whoever listens. A scheduler may stop the run here for good:
         whatever must survive is written before."""
@@ -84,6 +88,9 @@ class LocalSession:
     def stop_requested(self) -> bool:
         """Nobody asks."""
         return False
+
+    def checkpoint_written(self) -> None:
+        """It is where it belongs."""
 
     def report(self, metrics: dict[str, Any]) -> None:
         """Keep the metrics in `reports`."""

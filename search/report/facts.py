@@ -101,9 +101,8 @@ class SearchFacts:
         way = lineage(self.study, trial.number)
         if len(way) > 1:
             return f"# {trial.name}: " + ", then ".join(map(str, way))
-        path = self.folder / trial.name / "params.json"
-        shown = path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-        return f"python run_train.py {shlex.quote(str(shown))} --out {trial.name}.weights --fresh"
+        settings = self.study.place.address(f"{trial.name}/params.json")
+        return f"python run_train.py {shlex.quote(settings)} --out {trial.name}.weights --fresh"
 
 
 def read_facts(study: SearchStudy) -> SearchFacts:

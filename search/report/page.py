@@ -77,7 +77,7 @@ def write_report(study: SearchStudy) -> Path:
         figure = draw(facts)
         path = study.folder / FIGURES_FOLDER / f"{name}.png"
         if figure is None:
-            path.unlink(missing_ok=True)
+            study.place.delete([f"{FIGURES_FOLDER}/{name}.png"])
             continue
         data = png(figure)
         atomic.write_bytes(path, data)

@@ -6,7 +6,6 @@ import csv
 import io
 import math
 import shutil
-from pathlib import Path
 from typing import Any
 
 from optuna.trial import FrozenTrial
@@ -37,16 +36,19 @@ def write_results(study: SearchStudy) -> FrozenTrial | None:
     config = study.config(best).model_dump(mode="json", exclude_none=True)
     atomic.write_json(folder / BEST_CONFIG_FILE, config)
     weights = folder / trial_name(best.number) / WEIGHTS_FILE
+    about = weights.with_name(weights.name + ".json")
+    for file in (weights, about):
+        study.place.fetch_file(f"{weights.parent.name}/{file.name}")
     for source, target in (
         (weights, folder / BEST_WEIGHTS_FILE),
-        (weights.with_name(weights.name + ".json"), folder / f"{BEST_WEIGHTS_FILE}.json"),
+        (about, folder / f"{BEST_WEIGHTS_FILE}.json"),
     ):
         if source.exists():
             copy = target.with_name(f".{target.name}.copy")
             shutil.copyfile(source, copy)
             copy.replace(target)
         else:  # the best so far was stopped early: no final weights, and none of an earlier winner
-            target.unlink(missing_ok=True)
+            study.place.delete([target.name])
     return best
 
 
@@ -131,7 +133,7 @@ def print_results(study: SearchStudy, console: Console) -> None:
         for line in lines:
             table.add_row(*line)
         console.print(table)
-    metric, folder = study.spec.search.primary, _relative(study.folder)
+    metric, folder = study.spec.search.primary, study.place.address()
     settings = "  ".join(f"{name} {format_value(value)}" for name, value in study.params(best).items())
     last = study.last_report(best.number)
     assert last is not None
@@ -152,13 +154,8 @@ def print_results(study: SearchStudy, console: Console) -> None:
         console.print(f"  report              {folder}/report.html")
     console.print(f"  all trials          {folder}/{TRIALS_FILE}")
     console.print(f"  best configuration  {folder}/{BEST_CONFIG_FILE}")
-    if (study.folder / BEST_WEIGHTS_FILE).exists():
+    if (study.folder / f"{BEST_WEIGHTS_FILE}.json").exists():
         console.print(f"  its weights         {folder}/{BEST_WEIGHTS_FILE}")
     console.print("Next:")
     console.print(f"  tensorboard --logdir {folder}", soft_wrap=True)
     console.print(f"  python run_train.py {folder}/{BEST_CONFIG_FILE} --out model.weights", soft_wrap=True)
-
-
-def _relative(folder: Path) -> Path:
-    """The folder as seen from here, where that is shorter."""
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder

@@ -21,6 +21,7 @@ from trainable.inprocess import take_over
 from trainable.loop import train
 from trainable.session import LocalSession
 from trainable.tracking import read_rows
+from trainable.working import WorkingFolder
 
 PBT = {"type": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.25}
 
@@ -168,7 +169,7 @@ def test_a_member_goes_on_with_the_sources_weights_and_its_own_rows(tmp_path: Pa
         """What a trial's process does until the scheduler ends its stay."""
         payload = trial_payload(study, trial, os.cpu_count() or 1)
         assert payload["pausable"]
-        take_over(payload)
+        take_over(payload, WorkingFolder(Path(payload["folder"])))
 
         class Stay(LocalSession):
             pausable = True
@@ -193,7 +194,7 @@ def test_a_member_goes_on_with_the_sources_weights_and_its_own_rows(tmp_path: Pa
         payload = stay(trial)
         source = payload.get("inherit")
     assert trial.number == 3
-    best = int(source[0][-4:])
+    best = int(source["folder"][-4:])
     rows = read_rows(tmp_path / "trial_0003")
     assert rows[:3] == before
     assert [r["epoch"] for r in rows] == [1, 2, 3, 4, 5, 6]
@@ -203,5 +204,5 @@ def test_a_member_goes_on_with_the_sources_weights_and_its_own_rows(tmp_path: Pa
     assert study.reports(3)[3].values[0] > theirs - 0.1
     assert payload["config"]["learning_rate"] != pytest.approx(1e-4)
     again = read_rows(tmp_path / "trial_0003")
-    take_over(payload)  # a kill now: nothing is copied twice
+    take_over(payload, WorkingFolder(tmp_path / "trial_0003"))  # a kill now: nothing is copied twice
     assert read_rows(tmp_path / "trial_0003") == again

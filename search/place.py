@@ -1,0 +1,128 @@
+"""Where a search lies, and how it is locked, read and written there: a folder, or see search/bucket.py."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+from optuna.storages import BaseStorage
+
+from search.journal import JOURNAL_FILE, mend, open_journal
+from trainable.config_file import ConfigError
+
+LOCK_FILE = ".lock"
+
+
+class Place:
+    """A folder on a disk that all nodes share.
+
+    A search in a bucket has a working copy of it in `folder`: its methods say when the two must agree, and
+    all that reads and writes results does so in `folder`. Here there is but one folder, and nothing to do.
+
+    Args:
+        folder: The search's folder; its name is the search's.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def address(self, name: str = "") -> str:
+        """A file of the search, or its folder, as a command names it: from here, where that is shorter."""
+        path = self.folder / name
+        return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
+
+    def child(self, name: str) -> Place:
+        """A search in the search's folder."""
+        return Place(self.folder / name)
+
+    def exists(self) -> bool:
+        """Whether a search was begun here."""
+        return (self.folder / JOURNAL_FILE).exists()
+
+    def clear(self) -> None:
+        """Delete all of it."""
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    @contextlib.contextmanager
+    def claimed(self, say: Callable[[str], None]) -> Iterator[None]:
+        """Own the search within the block; what a killed owner left half-written is mended.
+
+        Args:
+            say: Told where this takes a while.
+
+        Raises:
+            ConfigError: another process is searching here.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.folder / LOCK_FILE)
+        try:
+            lock.acquire(blocking=False)  # the operating system frees it when the process dies
+        except filelock.Timeout:
+            raise ConfigError([f"{self}: another process is searching here"]) from None
+        with lock:
+            mend(self.folder)
+            yield
+
+    def is_running(self) -> bool:
+        """Whether a process searches here: it holds the folder's lock, which dies with it."""
+        path = self.folder / LOCK_FILE
+        if not path.exists():
+            return False
+        lock = filelock.FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except filelock.Timeout:
+            return True
+        lock.release()
+        return False
+
+    def journal(self) -> BaseStorage:
+        """The search's journal as an Optuna storage; made if missing."""
+        return open_journal(self.folder)
+
+    def read(self) -> None:
+        """Bring `folder` up to date to look at the search without owning it."""
+
+    def fetch(self, under: str = "") -> None:
+        """Bring what is small in `folder` (or in a folder of it) up to date."""
+
+    def fetch_file(self, name: str) -> None:
+        """Bring one file of `folder` up to date, whatever its size."""
+
+    def push(self) -> None:
+        """Bring the result files in `folder` into storage."""
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Delete files and folders of the search, those that are there."""
+        for name in names:
+            path = self.folder / name
+            # A trial that was just stopped may still be writing its last checkpoint there: what then stays
+            # goes when the search tidies up at its end.
+            shutil.rmtree(path, ignore_errors=True)
+            with contextlib.suppress(IsADirectoryError):
+                path.unlink(missing_ok=True)
+
+    def trial(self, name: str) -> dict[str, Any]:
+        """What a trial's process is told about its folder; see trainable/working.py."""
+        return {"folder": str(self.folder / name)}
+
+
+def open_place(storage: str, name: str) -> Place:
+    """The search `name` in `storage`, a folder or `s3://BUCKET/FOLDER`; nothing is made yet.
+
+    Raises:
+        ConfigError: no address of a bucket, no such bucket, no credentials, or it does not answer.
+    """
+    if "://" not in storage:
+        return Place(Path(storage).expanduser().absolute() / name)
+    from search.bucket import Bucket  # a folder needs none of it
+
+    return Bucket.at(storage, name)

@@ -1,0 +1,163 @@
+"""The journal in a bucket beside the journal in a file."""
+
+import math
+from pathlib import Path
+
+import pytest
+from optuna.storages import JournalStorage
+
+from search.bucket import Bucket
+from search.conductor import Conductor
+from search.journal import JOURNAL_FILE, open_journal
+from search.remote_journal import RemoteJournal, fetch_journal
+from search.spec import SPEC_FILE, SearchSpec
+from search.study import SearchStudy
+from tests.search.conftest import FINISHED, make_spec, row
+from trainable import atomic
+from trainable.atomic import StorageError
+from trainable.lease import Lease, LeaseLost, Terms
+from trainable.remote import Remote
+
+
+def steps(study: SearchStudy) -> None:
+    """Nine trials more: some end, some are stopped, one crashes, one diverges, others are left running."""
+    conductor = Conductor(study)
+    for index in range(9):
+        trial = conductor.next()
+        assert trial is not None
+        number = trial.number
+        conductor.report(number, row(1, 0.1 * index))
+        if index % 3 == 0:
+            conductor.report(number, row(9, 0.5, **FINISHED))
+        elif index == 4:
+            conductor.crashed(number, "RuntimeError: boom", "the last\nlines")
+        elif index == 5:
+            conductor.report(number, row(2, math.nan, diverged="nan_loss"))
+
+
+def history(study: SearchStudy) -> list[str]:
+    """All that can be known of a search, but for the times; as text, in which nan equals nan."""
+    trials = [
+        (t.number, t.state, t.values, t.params, t.intermediate_values, t.user_attrs, t.system_attrs)
+        for t in study.trials()
+    ]
+    return [repr(item) for item in [*trials, *study.events()]]
+
+
+def journal(remote: Remote, file: Path) -> JournalStorage:
+    fetch_journal(remote, "", file)
+    return JournalStorage(RemoteJournal(file, remote, segment_bytes=2000))
+
+
+@pytest.fixture
+def spec() -> SearchSpec:
+    return make_spec(max_failures=0, scheduler={"grace_period": 1, "reduction_factor": 3})
+
+
+def test_a_search_in_a_bucket_is_the_one_in_a_file(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    remote, name = Remote(bucket), "search"
+    in_file = SearchStudy(tmp_path / "disk" / name, spec, open_journal(_made(tmp_path / "disk" / name)))
+    in_bucket = SearchStudy(tmp_path / name, spec, journal(remote, tmp_path / name / JOURNAL_FILE))
+    steps(in_file)
+    steps(in_bucket)
+    assert history(in_bucket) == history(in_file)
+
+    # Its writer is gone and so is its disk: every step is there, and it goes on the same way.
+    again = SearchStudy(tmp_path / "b" / name, spec, journal(remote, tmp_path / "b" / name / JOURNAL_FILE))
+    assert history(again) == history(in_bucket)
+    segments = sorted(remote.entries("journal"))
+    assert segments == [f"journal/{number:06d}.log" for number in range(len(segments))]
+    assert len(segments) > 3
+    steps(in_file)
+    steps(again)
+    assert history(again) == history(in_file)
+    third = SearchStudy(tmp_path / "c" / name, spec, journal(remote, tmp_path / "c" / name / JOURNAL_FILE))
+    assert history(third) == history(in_file)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_a_step_that_cannot_be_stored_is_not_taken(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    def lost() -> None:
+        raise LeaseLost("taken over by another")
+
+    remote, file = Remote(bucket), tmp_path / "search" / JOURNAL_FILE
+    study = SearchStudy(file.parent, spec, journal(remote, file))
+    steps(study)
+    before, size = history(study), file.stat().st_size
+    study.storage._backend._check = lost  # type: ignore[attr-defined]
+    with pytest.raises(StorageError, match="taken over"):
+        study.note(0, "promote")
+    assert file.stat().st_size == size
+    again = SearchStudy(
+        tmp_path / "b" / "search", spec, journal(remote, tmp_path / "b" / "search" / JOURNAL_FILE)
+    )
+    assert history(again) == before
+
+
+def test_a_gap_in_the_journal_is_an_error_and_not_a_shorter_search(
+    bucket: str, tmp_path: Path, spec: SearchSpec
+) -> None:
+    remote, file = Remote(bucket), tmp_path / "search" / JOURNAL_FILE
+    steps(SearchStudy(file.parent, spec, journal(remote, file)))
+    remote.delete("journal/000001.log")
+    with pytest.raises(StorageError, match="000001.log: is missing"):
+        fetch_journal(remote, "", file)
+
+
+def test_only_named_files_of_a_trial_are_deleted(bucket: str, tmp_path: Path) -> None:
+    place = Bucket(Remote(bucket), tmp_path)
+    for number in range(6):
+        for name in (
+            "checkpoints/epoch_0001.pt",
+            "checkpoints/epoch_0001.json",
+            "model.weights",
+            "result.json",
+        ):
+            place.remote.write(f"trial_{number:04d}/{name}", b"1")
+    place.delete(
+        f"trial_{number:04d}/{name}" for number in range(4) for name in ("checkpoints", "model.weights")
+    )
+    place.delete(["trial_0004/checkpoints"])
+    left = sorted(place.remote.entries())
+    assert left == sorted(
+        [f"trial_{number:04d}/result.json" for number in range(6)]
+        + ["trial_0004/model.weights", "trial_0005/model.weights"]
+        + [f"trial_0005/checkpoints/epoch_0001.{kind}" for kind in ("pt", "json")]
+    )
+
+
+def test_a_server_away_for_a_moment_is_waited_for(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    absences = [StorageError("cannot be reached")] * 2
+
+    def check() -> None:
+        if absences:
+            raise absences.pop()
+
+    study = SearchStudy(
+        tmp_path / "search",
+        spec,
+        JournalStorage(RemoteJournal(tmp_path / "search" / JOURNAL_FILE, Remote(bucket), check)),
+    )
+    steps(study)
+    copy = tmp_path / "b" / "search" / JOURNAL_FILE
+    again = SearchStudy(copy.parent, spec, journal(Remote(bucket), copy))
+    assert history(again) == history(study)
+    assert not absences
+
+
+def test_a_confirmation_that_grew_keeps_its_new_spec(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    place = Bucket(Remote(bucket), tmp_path / "search", Lease(Remote(bucket), Terms(settle=0.0)))
+    with place.claimed(print):
+        child = place.child("confirmed")
+        for samples in (3, 6):
+            text = make_spec(num_samples=samples).to_yaml()
+            atomic.write_text(child.folder / SPEC_FILE, text)
+            child.push()
+            with child.claimed(print):
+                assert (child.folder / SPEC_FILE).read_text() == text
+    assert place.remote.read(f"confirmed/{SPEC_FILE}") == text.encode()
+    assert place.remote.read(".lease") is None
