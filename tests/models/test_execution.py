@@ -1,6 +1,7 @@
 """The ways to execute a model, fused, recomputed, channels last, in bfloat16, leave its numbers alone."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,16 @@ def test_compilation_changes_neither_numbers_nor_names(how: str, monkeypatch: py
     prepare_model(tower, compile=how)
     assert tower.state_dict().keys() == reference.state_dict().keys()
     _agree(tower, reference, torch.randn(3, 3, 13, 17))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.parametrize(("how", "cell_type"), [("step", "gru"), ("step", "lstm"), ("model", "rnn")])
+def test_the_real_compiler_changes_no_numbers(how: str, cell_type: str) -> None:
+    tower = _tower(cell_type, normalization="layernorm", time_steps=3)
+    reference = copy.deepcopy(tower)
+    torch._dynamo.reset()
+    _agree(prepare_model(tower, compile=how), reference, torch.randn(3, 3, 13, 17))
 
 
 def test_unknown_and_impossible_ways_are_refused() -> None:

@@ -1,4 +1,5 @@
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,38 @@ def test_the_head_averages_its_valid_positions() -> None:
     windows = [features[:, :, y : y + 3, z : z + 3] for y in range(3) for z in range(4)]
     expected = torch.stack([tower.last_conv(window).flatten(1) for window in windows]).mean(0)
     torch.testing.assert_close(tower(x), expected)
+
+
+def test_the_head_of_a_224_px_image_is_the_original_s() -> None:
+    tower = FeedForwardTower(7, filters=[4, 5, 6, 7, 8]).eval()
+    x = torch.randn(2, 3, 224, 224)
+    logits, hidden = tower(x, return_hidden=True)
+    torch.testing.assert_close(logits, tower.last_conv(F.max_pool2d(hidden[-1], 2)).flatten(1))
+
+
+def test_blocks_of_a_tower_start_as_their_cells_do() -> None:
+    hgru = _tower("hgru", normalization="batchnorm").cell_blocks[1].hgru
+    for gate in (hgru.u1_gate, hgru.u2_gate):
+        weight = gate.weight.flatten(1)
+        torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
+    assert all((norm.weight == 0.1).all() for norm in hgru.bn)
+    weight = _tower("gru").cell_blocks[1].ur.weight.flatten(1)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
+
+
+def test_steps_beyond_the_trained_ones_use_the_last_batch_norm_through_a_whole_tower() -> None:
+    tower = _tower("lstm", normalization="batchnorm_per_step", time_steps=2, skip_first=True)
+    for _ in range(3):
+        tower(torch.randn(5, 3, 13, 17))
+    tower.eval()
+    x = torch.randn(2, 3, 13, 17)
+    longer = _tower("lstm", normalization="batchnorm_per_step", time_steps=5, skip_first=True).eval()
+    weights = dict(tower.state_dict())
+    for name in longer.state_dict():
+        if name not in weights:  # steps 2 to 4 with what step 1 learned
+            weights[name] = weights[re.sub(r"steps\.\d", "steps.1", name)]
+    longer.load_state_dict(weights, strict=True)
+    torch.testing.assert_close(tower(x, time_steps=5, return_all=True), longer(x, return_all=True))
 
 
 def test_a_symmetric_head_reads_a_small_map_the_same_mirrored() -> None:
