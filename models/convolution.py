@@ -102,7 +102,7 @@ class GateConvs:
         weights: list[Tensor] = [conv.weight for conv in convs]
         biases: list[Tensor] = [conv.bias for conv in convs if conv.bias is not None]
         assert len(biases) == len(convs)
-        self._stacked = weights[0].is_cuda
+        self._stacked = stacks_gates(weights[0].device)
         if self._stacked:
             weights, biases = [torch.cat(weights)], [torch.cat(biases)]
         self._weights = [_in_autocast(sign * weight if sign < 0 else weight) for weight in weights]
@@ -131,6 +131,11 @@ class GateConvs:
         """What each convolution makes of an all-zero map: its bias, (C, 1, 1), without the work."""
         biases = self._biases[0].split(self._channels) if self._stacked else self._biases
         return tuple(bias.to(like.dtype).view(-1, 1, 1) for bias in biases)
+
+
+def stacks_gates(device: torch.device) -> bool:
+    """Whether gates of the same map are one convolution on this device."""
+    return device.type == "cuda"
 
 
 def _in_autocast(parameter: Tensor) -> Tensor:

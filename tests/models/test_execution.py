@@ -63,6 +63,27 @@ def test_recomputation_starts_from_the_same_noise(cell_type: str) -> None:
     _agree(recomputed, tower, torch.randn(3, 3, 13, 17, dtype=torch.float64))
 
 
+@pytest.mark.parametrize("peepholes", ["conv", "hadamard", "none"])
+@pytest.mark.parametrize("cell_type", ["gru", "lstm", "reciprocal"])
+def test_stacked_gates_change_neither_logits_nor_gradients(
+    cell_type: str, peepholes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"cell_options": {"peepholes": peepholes}} if cell_type == "lstm" else {}
+    tower = _tower(cell_type, normalization="layernorm", dropout=0.3, dropout_recurrent=0.3, **options)
+    tower, x = tower.double(), torch.randn(3, 3, 13, 17, dtype=torch.float64)
+    reference = copy.deepcopy(tower)
+    expected, expected_left = _train(reference, x)
+    monkeypatch.setattr("models.convolution.stacks_gates", lambda device: True)  # as on a GPU
+    for recompute in (False, True):
+        stacked = copy.deepcopy(tower)
+        stacked.recompute = recompute
+        logits, left = _train(stacked, x)
+        torch.testing.assert_close(logits, expected)
+        assert left.keys() == expected_left.keys()
+        for name, value in expected_left.items():
+            torch.testing.assert_close(left[name], value, msg=name)
+
+
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_channels_last_changes_nothing(cell_type: str) -> None:
     tower = _tower(cell_type, normalization="layernorm", time_steps=3).double()

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.cells import CELLS
+from models.convolution import StateConv
 from models.registry import build_model
 from models.tower import FeedForwardTower
 from models.tower_types import TOWER_TYPES
@@ -247,6 +248,27 @@ def test_dropout_drops_the_same_channels_in_every_step() -> None:
     tower.eval()
     tower(torch.randn(2, 3, 13, 17), return_all=True)
     assert all((features.abs().sum((2, 3)) > 0).all() for features in inputs)
+
+
+def test_recurrent_dropout_hides_the_same_channels_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Tensor] = []
+    call = StateConv.__call__
+
+    def recording(conv: StateConv, x: Tensor) -> Tensor:
+        read.append(x.abs().sum((2, 3)) == 0)
+        return call(conv, x)
+
+    monkeypatch.setattr(StateConv, "__call__", recording)
+    small = {"filters": [40], "pools": [False], "activation": "elu", "normalization": "layernorm"}
+    tower = _tower("rnn", dropout_recurrent=0.5, **small)
+    _, hidden = tower(torch.randn(3, 3, 9, 11), time_steps=5, return_all=True, return_hidden=True)
+    assert len(read) == 4  # the first step has no state to read
+    assert all(torch.equal(read[0], hidden_channels) for hidden_channels in read)
+    assert 0.3 < read[0].float().mean() < 0.7
+    assert not any((states[0].abs().sum((2, 3)) == 0).any() for states in hidden)  # carried on whole
+    tower.eval()
+    tower(torch.randn(3, 3, 9, 11), time_steps=2)
+    assert not read[-1].any()
 
 
 def test_prediction_for_an_image_ignores_the_rest_of_the_batch() -> None:
