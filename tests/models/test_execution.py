@@ -136,10 +136,10 @@ def test_compilation_changes_neither_numbers_nor_names(how: str, monkeypatch: py
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
 @pytest.mark.parametrize(("how", "cell_type"), [("step", "gru"), ("step", "lstm"), ("model", "rnn")])
 def test_the_real_compiler_changes_no_numbers(how: str, cell_type: str) -> None:
-    tower = _tower(cell_type, normalization="layernorm", time_steps=3)
+    tower = _tower(cell_type, normalization="layernorm", time_steps=3).double()
     reference = copy.deepcopy(tower)
     torch._dynamo.reset()
-    _agree(prepare_model(tower, compile=how), reference, torch.randn(3, 3, 13, 17))
+    _agree(prepare_model(tower, compile=how), reference, torch.randn(3, 3, 13, 17, dtype=torch.float64))
 
 
 def test_unknown_and_impossible_ways_are_refused() -> None:
