@@ -6,6 +6,7 @@ forward + cross-entropy + backward + SGD with momentum, on fixed random images a
 from __future__ import annotations
 
 import argparse
+import copy
 import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import reference
 from models import build_model
@@ -62,9 +64,11 @@ class Step:
     """A model, its optimizer and its images; called, it takes one training step and returns the loss."""
 
     def __init__(self, model: nn.Module, case: Case, precision: str) -> None:
-        self.model = model.to(case.device).train()
+        dtype = torch.float64 if precision == "fp64" else torch.float32
+        self.model = model.to(case.device, dtype).train()
         self.optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
         self.images, self.labels = case.images()
+        self.images = self.images.to(dtype)
         self.device, self.low = torch.device(case.device), precision == "bf16"
 
     def __call__(self) -> Tensor:
@@ -79,6 +83,12 @@ class Step:
             loss = F.cross_entropy(self.model(self.images), self.labels)
         loss.backward()
         return loss.detach()
+
+    def on_the_first(self, images: int) -> Step:
+        """The step of the same model on fewer images."""
+        step = copy.copy(self)
+        step.images, step.labels = self.images[:images], self.labels[:images]
+        return step
 
     def gradient(self) -> Tensor:
         """All gradients of the last backward pass, in the order of the names, in one vector on the CPU."""
@@ -95,10 +105,19 @@ class Step:
 def our_step(case: Case) -> Step:
     """The project's tower, with the case's ways of running it."""
     torch.manual_seed(0)
-    settings = {"model_base": "ff_tower", **case.tower, "recompute": case.recompute}
-    model = build_model(settings, CLASSES).to(case.device)
+    model = _our_tower(case).to(case.device)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.squeeze().ndim == 1:
+                # As after training: where all biases are zero, one that is forgotten goes unseen.
+                parameter.add_(0.05 * torch.randn(parameter.shape).to(case.device))
     prepare_model(model, compile=case.compile, channels_last=case.channels_last)
     return Step(model, case, case.precision)
+
+
+def _our_tower(case: Case) -> nn.Module:
+    settings = {"model_base": "ff_tower", **case.tower, "recompute": case.recompute}
+    return build_model(settings, CLASSES)
 
 
 def reference_step(case: Case, weights: dict[str, Tensor], precision: str) -> Step:
@@ -106,6 +125,19 @@ def reference_step(case: Case, weights: dict[str, Tensor], precision: str) -> St
     model = reference.Tower(CLASSES, **case.tower)
     model.load_state_dict(weights, strict=True)
     return Step(model, case, precision)
+
+
+def multiply_accumulates(case: Case) -> dict[str, float]:
+    """Per image, of both sides' convolutions, forward and backward; from shapes, nothing is computed."""
+    counts = {}
+    with torch.device("meta"):
+        towers = {"reference": reference.Tower(CLASSES, **case.tower), "ours": _our_tower(case)}
+        images = torch.empty(case.batch, 3, case.size, case.size)
+    for side, tower in towers.items():
+        with FlopCounterMode(display=False) as counter:
+            tower(images).sum().backward()
+        counts[side] = counter.get_total_flops() / 2 / case.batch
+    return counts
 
 
 # --- command line -------------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ class GateConvs:
         weights: list[Tensor] = [conv.weight for conv in convs]
         biases: list[Tensor] = [conv.bias for conv in convs if conv.bias is not None]
         assert len(biases) == len(convs)
-        self._stacked = weights[0].is_cuda
+        self._stacked = stacks_gates(weights[0].device)
         if self._stacked:
             weights, biases = [torch.cat(weights)], [torch.cat(biases)]
         self._weights = [_in_autocast(sign * weight if sign < 0 else weight) for weight in weights]
@@ -117,10 +117,25 @@ class GateConvs:
         pairs = zip(self._weights[:count], self._biases[:count], strict=True)
         return tuple(F.conv2d(x, weight, bias, self._stride, self._padding) for weight, bias in pairs)
 
+    def plus(self, x: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        """The output of each convolution plus another map: tensors of their own, free to be changed."""
+        pairs = zip(self(x), others, strict=True)
+        # In place spares a map; autograd forbids it for the parts of a stack.
+        return tuple(a + b if self._stacked else a.add_(b) for a, b in pairs)
+
+    def sigmoids(self, x: Tensor, count: int | None = None) -> tuple[Tensor, ...]:
+        """The sigmoid of each output, or of the first `count`."""
+        return tuple(torch.sigmoid(a) if self._stacked else a.sigmoid_() for a in self(x, count))
+
     def of_zeros(self, like: Tensor) -> tuple[Tensor, ...]:
         """What each convolution makes of an all-zero map: its bias, (C, 1, 1), without the work."""
         biases = self._biases[0].split(self._channels) if self._stacked else self._biases
         return tuple(bias.to(like.dtype).view(-1, 1, 1) for bias in biases)
+
+
+def stacks_gates(device: torch.device) -> bool:
+    """Whether gates of the same map are one convolution on this device."""
+    return device.type == "cuda"
 
 
 def _in_autocast(parameter: Tensor) -> Tensor:

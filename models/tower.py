@@ -52,7 +52,8 @@ class FeedForwardTower(nn.Module):
             there costs the most.
         do_preconv: Give reciprocal, hgru and fgru blocks a convolution that makes their channels.
         preconv_kernel: Side of that convolution.
-        cell_kernel: Side of the kernels of every block but the first.
+        cell_kernel: Side of the kernels of every block but the first. The original took the setting and used
+            3 all the same: its weights want 3 here.
         filters: Channels of each block, instead of the tower type's.
         pools: Poolings of each block, instead of the tower type's; needed where the lengths differ.
         first_kernel: Side of the kernels of the first block. For 32 px images use 3.

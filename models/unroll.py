@@ -74,12 +74,18 @@ class CellStack:
                     self._segment,
                     *arguments,
                     use_reentrant=False,
-                    preserve_rng_state=self.carried is not None,
+                    preserve_rng_state=self._draws,
                     context_fn=lambda: (nullcontext(), _without_statistics(self.blocks)),
                 )
             result.features.extend(features)
             result.hidden.extend(kept_hidden)
         return result
+
+    @property
+    def _draws(self) -> bool:
+        """Whether steps draw random numbers, which have to be the same ones when a step is repeated."""
+        noise = any(b.hidden_init == "random" and b.hidden_seed is None for b in self.blocks)
+        return noise or self.carried is not None
 
     def _segment(
         self, drive: Any, states: list[State], times: range, kept: range, hidden: bool, final: bool

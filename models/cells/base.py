@@ -127,7 +127,7 @@ class Cell(nn.Module):
     def step(
         self, drive: Any, state: State, t: int, kernels: Any, mask: Tensor | None = None, last: bool = False
     ) -> tuple[Tensor, State]:
-        """(output, state) after frame t.
+        """(output, state) after frame t; the output and each half of a state are (N, out, Y, X).
 
         Args:
             drive: What `drive` made of the frame.

@@ -78,9 +78,7 @@ class ConvGRUCell(Cell):
             assert isinstance(state, Tensor)
             assert drive_r is not None
             read = masked(state, mask)
-            r, z = of_gates(read)
-            r = torch.sigmoid(r + drive_r)
-            z = torch.sigmoid(z + drive_z)
+            r, z = (gate.sigmoid_() for gate in of_gates.plus(read, drive_r, drive_z))
             c = self._candidate(of_candidate(r * read).add_(drive_c), t)
             h = z * (state + c) if self.thesis_exact else torch.lerp(state, c, z)
         if not self.norm_first:

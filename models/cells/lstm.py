@@ -132,8 +132,8 @@ class ConvLSTMCell(Cell):
             assert f is not None
             c = torch.addcmul(c, f, state[1].to(c.dtype))
         if self.peepholes == "hadamard":
-            o = o + self._peephole("o", c)
-        o = torch.sigmoid(o)
+            o = o.add_(self._peephole("o", c))
+        o = o.sigmoid_()
         if self.norm_first:
             h = o * self.activation(normalize(self.norm2, c, t))
             return h, (h, c)
@@ -150,7 +150,7 @@ class ConvLSTMCell(Cell):
         if kernels.of_c is not None:
             bias_i, bias_o, _ = kernels.of_c.of_zeros(i)
             i, o = i + bias_i, o + bias_o
-        return torch.sigmoid(i), o, g + bias_g, None
+        return i.sigmoid_(), o, g + bias_g, None
 
     def _gates(
         self,
@@ -163,11 +163,9 @@ class ConvLSTMCell(Cell):
         drive_i, drive_o, drive_g, drive_f = drive
         assert drive_f is not None
         h, c = masked(state[0], mask), masked(state[1], mask)
-        i, o, g, f = kernels.of_h(h)
-        i, o, g, f = i + drive_i, o + drive_o, g + drive_g, f + drive_f
+        i, o, g, f = kernels.of_h.plus(h, drive_i, drive_o, drive_g, drive_f)
         if kernels.of_c is not None:
-            peep_i, peep_o, peep_f = kernels.of_c(c)
-            i, o, f = i + peep_i, o + peep_o, f + peep_f
+            i, o, f = kernels.of_c.plus(c, i, o, f)
         elif self.peepholes == "hadamard":
-            i, f = i + self._peephole("i", c), f + self._peephole("f", c)
-        return torch.sigmoid(i), o, g, torch.sigmoid(f)
+            i, f = i.add_(self._peephole("i", c)), f.add_(self._peephole("f", c))
+        return i.sigmoid_(), o, g, f.sigmoid_()

@@ -70,8 +70,8 @@ class ReciprocalCell(PreconvCell):
             assert isinstance(state, tuple)
             h, c = state
             count = 1 if last else None  # the memory that nobody will read needs no gates
-            of_h = [torch.sigmoid(gate) for gate in kernels[0](masked(h, mask), count)]
-            of_c = [torch.sigmoid(gate) for gate in kernels[1](masked(c, mask), count)]
+            of_h = kernels[0].sigmoids(masked(h, mask), count)
+            of_c = kernels[1].sigmoids(masked(c, mask), count)
             h = torch.addcmul(of_c[0] * drive, of_h[0], h)
             c = c if last else torch.addcmul(of_h[1] * drive, of_c[1], c)
         h = self._nonlinear(self.norm1, h, t)

@@ -9,7 +9,7 @@ from models.normalization import normalize
 
 
 class ConvRNNCell(Cell):
-    """One step of a convolutional Elman network.
+    """One step of a convolutional Elman network (after Elman 1990, doi:10.1207/s15516709cog1402_1).
 
         h_t = N(z(Wx * x_t + bx + Wh * h_{t-1} + bh))           z activation, N normalization
 

@@ -1,6 +1,7 @@
 """The ways to execute a model, fused, recomputed, channels last, in bfloat16, leave its numbers alone."""
 
 import copy
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -41,14 +42,7 @@ def _agree(model: nn.Module, reference: nn.Module, x: Tensor) -> None:
 
 @pytest.mark.parametrize(
     ("cell_type", "thesis_exact"),
-    # The thesis' hgru starts from noise, drawn in another order where activations are computed again.
-    [
-        *((cell, False) for cell in RECURRENT),
-        ("rnn", True),
-        ("gru", True),
-        ("lstm", True),
-        ("reciprocal", True),
-    ],
+    [(cell, thesis_exact) for cell in RECURRENT for thesis_exact in (False, True)],
 )
 @pytest.mark.parametrize("normalization", ["batchnorm", "batchnorm_per_step", "layernorm"])
 def test_recomputation_changes_neither_logits_nor_gradients_nor_statistics(
@@ -59,6 +53,35 @@ def test_recomputation_changes_neither_logits_nor_gradients_nor_statistics(
     recomputed = copy.deepcopy(tower)
     recomputed.recompute = True
     _agree(recomputed, tower, torch.randn(3, 3, 13, 17, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("cell_type", RECURRENT)
+def test_recomputation_starts_from_the_same_noise(cell_type: str) -> None:
+    tower = _tower(cell_type, normalization="layernorm", hidden_init="random").double()
+    recomputed = copy.deepcopy(tower)
+    recomputed.recompute = True
+    _agree(recomputed, tower, torch.randn(3, 3, 13, 17, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("peepholes", ["conv", "hadamard", "none"])
+@pytest.mark.parametrize("cell_type", ["gru", "lstm", "reciprocal"])
+def test_stacked_gates_change_neither_logits_nor_gradients(
+    cell_type: str, peepholes: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"cell_options": {"peepholes": peepholes}} if cell_type == "lstm" else {}
+    tower = _tower(cell_type, normalization="layernorm", dropout=0.3, dropout_recurrent=0.3, **options)
+    tower, x = tower.double(), torch.randn(3, 3, 13, 17, dtype=torch.float64)
+    reference = copy.deepcopy(tower)
+    expected, expected_left = _train(reference, x)
+    monkeypatch.setattr("models.convolution.stacks_gates", lambda device: True)  # as on a GPU
+    for recompute in (False, True):
+        stacked = copy.deepcopy(tower)
+        stacked.recompute = recompute
+        logits, left = _train(stacked, x)
+        torch.testing.assert_close(logits, expected)
+        assert left.keys() == expected_left.keys()
+        for name, value in expected_left.items():
+            torch.testing.assert_close(left[name], value, msg=name)
 
 
 @pytest.mark.parametrize("cell_type", CELLS)
@@ -107,6 +130,16 @@ def test_compilation_changes_neither_numbers_nor_names(how: str, monkeypatch: py
     prepare_model(tower, compile=how)
     assert tower.state_dict().keys() == reference.state_dict().keys()
     _agree(tower, reference, torch.randn(3, 3, 13, 17))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler")
+@pytest.mark.parametrize(("how", "cell_type"), [("step", "gru"), ("step", "lstm"), ("model", "rnn")])
+def test_the_real_compiler_changes_no_numbers(how: str, cell_type: str) -> None:
+    tower = _tower(cell_type, normalization="layernorm", time_steps=3).double()
+    reference = copy.deepcopy(tower)
+    torch._dynamo.reset()
+    _agree(prepare_model(tower, compile=how), reference, torch.randn(3, 3, 13, 17, dtype=torch.float64))
 
 
 def test_unknown_and_impossible_ways_are_refused() -> None:

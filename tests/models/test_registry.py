@@ -61,3 +61,15 @@ def test_unknown_model_is_refused_with_what_is_allowed() -> None:
     with pytest.raises(ValueError, match="unknown model_base 'resnet'; allowed: ff_tower, gammanet"):
         build_model({"model_base": "resnet"}, 3)
     assert list(MODELS) == ["ff_tower", "gammanet", "resnet18", "dev_tower"]
+
+
+@pytest.mark.parametrize("cell_type", ["conv", "gru"])
+def test_dev_tower_is_three_narrow_blocks_and_has_the_settings_of_a_tower(cell_type: str) -> None:
+    config = {"model_base": "dev_tower", "tower_type": "deeper", "cell_type": cell_type, "time_steps": 2}
+    model = build_model(config, 5)
+    assert [block.out_channels for block in model.cell_blocks] == [8, 16, 32]
+    assert model(torch.randn(2, 3, 21, 21)).shape == (2, 5)
+    with pytest.raises(ValueError, match="image of 20x20 px is too small .* need 21 px"):
+        model(torch.randn(2, 3, 20, 20))
+    wide = build_model({**config, "filters": [4, 6], "pools": [True, False]}, 5)
+    assert [block.out_channels for block in wide.cell_blocks] == [4, 6]

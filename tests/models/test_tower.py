@@ -1,4 +1,5 @@
 import copy
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.cells import CELLS
+from models.convolution import StateConv
 from models.registry import build_model
 from models.tower import FeedForwardTower
 from models.tower_types import TOWER_TYPES
@@ -173,6 +175,38 @@ def test_the_head_averages_its_valid_positions() -> None:
     torch.testing.assert_close(tower(x), expected)
 
 
+def test_the_head_of_a_224_px_image_is_the_original_s() -> None:
+    tower = FeedForwardTower(7, filters=[4, 5, 6, 7, 8]).eval()
+    x = torch.randn(2, 3, 224, 224)
+    logits, hidden = tower(x, return_hidden=True)
+    torch.testing.assert_close(logits, tower.last_conv(F.max_pool2d(hidden[-1], 2)).flatten(1))
+
+
+def test_blocks_of_a_tower_start_as_their_cells_do() -> None:
+    hgru = _tower("hgru", normalization="batchnorm").cell_blocks[1].hgru
+    for gate in (hgru.u1_gate, hgru.u2_gate):
+        weight = gate.weight.flatten(1)
+        torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
+    assert all((norm.weight == 0.1).all() for norm in hgru.bn)
+    weight = _tower("gru").cell_blocks[1].ur.weight.flatten(1)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(len(weight)), atol=1e-5, rtol=0)
+
+
+def test_steps_beyond_the_trained_ones_use_the_last_batch_norm_through_a_whole_tower() -> None:
+    tower = _tower("lstm", normalization="batchnorm_per_step", time_steps=2, skip_first=True)
+    for _ in range(3):
+        tower(torch.randn(5, 3, 13, 17))
+    tower.eval()
+    x = torch.randn(2, 3, 13, 17)
+    longer = _tower("lstm", normalization="batchnorm_per_step", time_steps=5, skip_first=True).eval()
+    weights = dict(tower.state_dict())
+    for name in longer.state_dict():
+        if name not in weights:  # steps 2 to 4 with what step 1 learned
+            weights[name] = weights[re.sub(r"steps\.\d", "steps.1", name)]
+    longer.load_state_dict(weights, strict=True)
+    torch.testing.assert_close(tower(x, time_steps=5, return_all=True), longer(x, return_all=True))
+
+
 def test_a_symmetric_head_reads_a_small_map_the_same_mirrored() -> None:
     tower = _tower("conv").eval()
     with torch.no_grad():
@@ -214,6 +248,27 @@ def test_dropout_drops_the_same_channels_in_every_step() -> None:
     tower.eval()
     tower(torch.randn(2, 3, 13, 17), return_all=True)
     assert all((features.abs().sum((2, 3)) > 0).all() for features in inputs)
+
+
+def test_recurrent_dropout_hides_the_same_channels_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Tensor] = []
+    call = StateConv.__call__
+
+    def recording(conv: StateConv, x: Tensor) -> Tensor:
+        read.append(x.abs().sum((2, 3)) == 0)
+        return call(conv, x)
+
+    monkeypatch.setattr(StateConv, "__call__", recording)
+    small = {"filters": [40], "pools": [False], "activation": "elu", "normalization": "layernorm"}
+    tower = _tower("rnn", dropout_recurrent=0.5, **small)
+    _, hidden = tower(torch.randn(3, 3, 9, 11), time_steps=5, return_all=True, return_hidden=True)
+    assert len(read) == 4  # the first step has no state to read
+    assert all(torch.equal(read[0], hidden_channels) for hidden_channels in read)
+    assert 0.3 < read[0].float().mean() < 0.7
+    assert not any((states[0].abs().sum((2, 3)) == 0).any() for states in hidden)  # carried on whole
+    tower.eval()
+    tower(torch.randn(3, 3, 9, 11), time_steps=2)
+    assert not read[-1].any()
 
 
 def test_prediction_for_an_image_ignores_the_rest_of_the_batch() -> None:

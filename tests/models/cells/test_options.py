@@ -5,6 +5,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from models.blocks import ACTIVATIONS
 from models.cells import CELLS, build_cell, option_names
 from models.normalization import NORMALIZATIONS
 from models.tower import FeedForwardTower
@@ -34,6 +35,20 @@ COMBINATIONS += [(cell_type, {"kernel_size": 4}) for cell_type in CELLS]
 COMBINATIONS += [
     (cell_type, {"hidden_init": "random", "hidden_seed": 3}) for cell_type in CELLS_WITH["hidden_seed"]
 ]
+COMBINATIONS += [
+    (cell_type, {"hidden_init": start})
+    for cell_type, cell in CELLS.items()
+    if cell.recurrent
+    for start in cell.allowed_hidden_inits
+]
+COMBINATIONS += [(cell_type, {"activation": name}) for cell_type in CELLS for name in ACTIVATIONS]
+COMBINATIONS += [
+    (cell_type, {"thesis_exact": exact, "dropout": 0.3, "dropout_recurrent": 0.3, "recompute": recompute})
+    for cell_type in CELLS
+    for exact in (False, True)
+    for recompute in (False, True)
+]
+COMBINATIONS += [(cell_type, {"skip_first": True, "preconv_kernel": 2}) for cell_type in CELLS]
 
 
 @pytest.mark.parametrize("normalization", NORMALIZATIONS)
@@ -41,7 +56,8 @@ COMBINATIONS += [
 def test_every_combination_trains_for_two_steps(
     cell_type: str, options: dict[str, Any], normalization: str
 ) -> None:
-    options = dict(options)
+    of_cell = {name: value for name, value in options.items() if name in option_names()}
+    of_tower = {name: value for name, value in options.items() if name not in of_cell}
     tower = FeedForwardTower(
         3,
         cell_type=cell_type,
@@ -51,9 +67,9 @@ def test_every_combination_trains_for_two_steps(
         first_kernel=3,
         first_stride=1,
         normalization=normalization,
-        cell_kernel=options.pop("kernel_size", 3),
-        hidden_init=options.pop("hidden_init", None),
-        cell_options=options,
+        cell_kernel=of_tower.pop("kernel_size", 3),
+        cell_options=of_cell,
+        **of_tower,
     )
     optimizer = torch.optim.SGD(tower.parameters(), lr=0.01)
     x, labels = torch.randn(2, 3, 12, 14), torch.tensor([0, 2])
