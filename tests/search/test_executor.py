@@ -1,6 +1,5 @@
 """Trials that hang, crash, die and don't fit, in a real Ray."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from tests.commands import SMALL
 from tests.search.conftest import make_spec
 from trainable import cluster
 from trainable.distributed import Workers
+from trainable.inprocess import run_trial
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -92,40 +92,20 @@ def test_trials_that_hang_crash_die_or_do_not_fit_end_with_their_cause(tmp_path:
 
 
 def test_short_trials_fill_every_slot(tmp_path: Path) -> None:
-    note, driver = tmp_path / "started", os.getpid()
-
-    class TakesSeconds:
-        """Unpickled wherever a process starts, for as long as imports of torch take; it notes the process."""
-
-        def __reduce__(self) -> tuple[Callable[[], object], tuple[()]]:
-            return started, ()
-
-    def started() -> TakesSeconds:
+    def trainable(trial: dict[str, Any]) -> None:
         import os
-
-        if os.getpid() != driver:
-            os.system(f"echo {os.getpid()} >> {note}; sleep 3")
-        return TakesSeconds()
-
-    imports = TakesSeconds()
-
-    def work(trial: dict[str, Any]) -> None:
-        import os
-        import time
         from pathlib import Path
 
-        from ray import tune
+        folder = Path(trial["folder"])
+        folder.mkdir(exist_ok=True)
+        (folder / "pid").write_text(str(os.getpid()))
+        run_trial(trial)  # a second; a process that has to import torch first takes many to start
 
-        assert imports
-        (Path(trial["folder"]) / "pid").write_text(str(os.getpid()))
-        time.sleep(0.3)
-        tune.report({"epoch": 9, "val_acc": 0.5, "finished": True})
-
-    study = search(tmp_path, make_spec(num_samples=30, scheduler={"type": "none"}), work)
-    pids = [(tmp_path / f"trial_{n:04d}" / "pid").read_text() for n in range(30)]
-    assert len(set(pids)) == 2
-    assert set(note.read_text().split()) == set(pids)  # none was started for nothing
-    assert len(study.finished()) == 30
+    study = SearchStudy(tmp_path, make_spec(num_samples=10, scheduler={"type": "none"}))
+    executor = Executor(Conductor(study), concurrent=2, threads=1)
+    build_tuner(executor, tune.with_resources(trainable, {"cpu": 1}), reuse=True, callbacks=[]).fit()
+    assert [trial.state for trial in study.trials()] == [TrialState.COMPLETE] * 10
+    assert len({(tmp_path / f"trial_{n:04d}" / "pid").read_text() for n in range(10)}) == 2
 
 
 def test_promotions_run_each_epoch_once(tmp_path: Path) -> None:
