@@ -9,13 +9,19 @@ from torch import nn
 from models.blocks import require_choice
 from models.cells import option_names
 from models.gammanet import GammaNet
-from models.resnet import ResNet18
 from models.tower import DevTower, FeedForwardTower
+
+
+def _resnet18(num_classes: int) -> nn.Module:
+    from models.resnet import ResNet18  # torchvision takes seconds to import, which every process would pay
+
+    return ResNet18(num_classes)
+
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "ff_tower": FeedForwardTower,
     "gammanet": GammaNet,
-    "resnet18": ResNet18,
+    "resnet18": _resnet18,
     "dev_tower": DevTower,
 }
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torchvision.transforms import v2
 
 from trainable.config import TrainConfig
 
@@ -25,7 +25,11 @@ class Mixing:
 
     def __init__(self, config: TrainConfig, num_classes: int) -> None:
         self._seed = config.seed
-        self._transforms: list[v2.Transform] = []
+        self._transforms: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
+        if not (config.mixup or config.cutmix):
+            return
+        from torchvision.transforms import v2  # takes seconds, which few runs need
+
         if config.mixup:
             self._transforms.append(v2.MixUp(alpha=config.mixup, num_classes=num_classes))
         if config.cutmix:
@@ -38,8 +42,7 @@ class Mixing:
         with torch.random.fork_rng(devices=[]):  # both draw from the CPU's generator
             torch.manual_seed(_key(self._seed, epoch, step))
             choice = int(torch.randint(len(self._transforms), (1,)))
-            mixed: tuple[Tensor, Tensor] = self._transforms[choice](images, labels)
-        return mixed
+            return self._transforms[choice](images, labels)
 
 
 def _key(*parts: int) -> int:
