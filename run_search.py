@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trainable.atomic import StorageError
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml
@@ -92,8 +92,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from search import report
-    from search.place import open_place
     from search.spec import load_spec, stored_spec
+    from search.storage import open_place
     from search.study import SearchStudy
 
     if arguments.trials is not None:

@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.signals import as_interrupts
 
 EXAMPLES = """examples:

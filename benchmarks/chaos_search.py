@@ -36,7 +36,7 @@ import yaml
 from optuna.trial import TrialState
 
 from search.journal import mend
-from search.runner import stored_spec
+from search.spec import stored_spec
 from search.study import SearchStudy, trial_name
 from trainable.tracking import read_rows
 

@@ -22,7 +22,8 @@ from search.conductor import Conductor
 from search.executor import Executor
 from search.plan import FOR_NOTHING
 from search.runner import build_tuner
-from search.spec import Search, SearchSpec
+from search.sections import Search
+from search.spec import SearchSpec
 from search.study import SearchStudy, trial_name
 from search.workers import run_with_workers
 from trainable import cluster

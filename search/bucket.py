@@ -18,7 +18,7 @@ from search.journal import JOURNAL_FILE
 from search.place import Place
 from search.remote_journal import JOURNAL_FOLDER, RemoteJournal, fetch_journal
 from trainable.atomic import StorageError
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.lease import LEASE_FILE, Held, Lease
 from trainable.mirror import Mirror
 from trainable.remote import HASTY, Remote

@@ -12,7 +12,7 @@ import filelock
 from optuna.storages import BaseStorage
 
 from search.journal import JOURNAL_FILE, mend, open_journal
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 LOCK_FILE = ".lock"
 
@@ -113,16 +113,3 @@ class Place:
     def trial(self, name: str) -> dict[str, Any]:
         """What a trial's process is told about its folder; see trainable/working.py."""
         return {"folder": str(self.folder / name)}
-
-
-def open_place(storage: str, name: str) -> Place:
-    """The search `name` in `storage`, a folder or `s3://BUCKET/FOLDER`; nothing is made yet.
-
-    Raises:
-        ConfigError: no address of a bucket, no such bucket, no credentials, or it does not answer.
-    """
-    if "://" not in storage:
-        return Place(Path(storage).expanduser().absolute() / name)
-    from search.bucket import Bucket  # a folder needs none of it
-
-    return Bucket.at(storage, name)

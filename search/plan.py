@@ -7,10 +7,10 @@ from typing import Any
 
 from ray import tune
 
-from search.spec import Resources
+from search.sections import Resources
 from search.workers import run_with_workers
-from trainable.config_file import ConfigError
 from trainable.distributed import Workers
+from trainable.errors import ConfigError
 from trainable.inprocess import run_trial
 
 FOR_NOTHING = {"memory": 1}

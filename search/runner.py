@@ -31,7 +31,7 @@ from search.study import STUDY_FILE, SearchStudy, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
 from trainable.atomic import StorageError
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 RAY_FOLDER = "ray"
 

@@ -11,7 +11,8 @@ import optuna
 from optuna.samplers import BaseSampler
 
 from search.points import grid_points
-from search.spec import Search, SearchSpec
+from search.sections import Search
+from search.spec import SearchSpec
 
 SAMPLERS: dict[str, Callable[[Search, int], BaseSampler]] = {
     "tpe": lambda search, seed: optuna.samplers.TPESampler(

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 _KEYS = {"method", "metric", "parameters", "early_terminate", "run_cap"}
 _WITHOUT_EFFECT = {"program", "command", "entity", "project", "name", "description"}

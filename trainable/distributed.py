@@ -20,7 +20,8 @@ from trainable import signals
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import Interrupted
-from trainable.working import WorkingFolder, working_folder
+from trainable.working import working_folder
+from trainable.working_folder import WorkingFolder
 
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

@@ -16,7 +16,8 @@ from trainable.inherit import inherit
 from trainable.loop import train
 from trainable.memory import is_out_of_memory
 from trainable.session import LocalSession
-from trainable.working import WorkingFolder, working_folder
+from trainable.working import working_folder
+from trainable.working_folder import WorkingFolder
 
 INFEASIBLE = "infeasible"
 """In the only report of a trial that cannot run: why, e.g. that one image does not fit in memory."""

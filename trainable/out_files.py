@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.run_folder import check_writable
 
 NAME = "{name}"

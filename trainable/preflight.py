@@ -7,7 +7,7 @@ import torch
 from data import DataError, DataInfo, check_data
 from models import build_model
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.shape import check_shape
 from trainable.weights import WeightsError, check_fit, read_weights
 

@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, quote, unquote, urlencode, urlsplit
 import pyarrow.fs as arrow
 
 from trainable.atomic import StorageError
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 PATIENT = 8
 """Attempts at a request, with growing pauses: a server that is away for 50 s is waited for."""

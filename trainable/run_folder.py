@@ -19,7 +19,7 @@ from trainable.atomic import storage_error
 from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.config.keeping import BOOKKEEPING
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 CONFIG_FILE = "config.json"
 CHECKPOINTS = "checkpoints"

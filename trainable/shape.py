@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from data import Data, DataError
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.state import RunState
 
 # The analysis is imported where it is asked for: a run without shape metrics needs none of it. It knows

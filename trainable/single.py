@@ -10,8 +10,8 @@ from trainable import atomic, cluster, signals, weights_and_biases
 from trainable.atomic import StorageError
 from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError
 from trainable.distributed import Workers, fit
+from trainable.errors import ConfigError
 from trainable.failure import explain
 from trainable.loop import WEIGHTS_FILE
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, VAL_ACC

@@ -10,19 +10,7 @@ from typing import Any
 
 from trainable.atomic import StorageError
 from trainable.scratch import scratch
-
-
-class WorkingFolder:
-    """A folder that all nodes share: what is written there is in storage."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def store(self) -> None:
-        """Return when everything but checkpoints is in storage; raises StorageError."""
-
-    def store_checkpoints(self) -> None:
-        """Return when the checkpoints are in storage; raises StorageError."""
+from trainable.working_folder import WorkingFolder
 
 
 @contextlib.contextmanager

@@ -7,7 +7,7 @@ import shutil
 from trainable.mirror import Claim, Mirror
 from trainable.remote import Remote
 from trainable.scratch import scratch
-from trainable.working import WorkingFolder
+from trainable.working_folder import WorkingFolder
 
 _CHECKPOINTS = "checkpoints/"
 _NOT_PULLED = ("tensorboard/", "model.weights")  # written anew, never read

@@ -12,7 +12,7 @@ from search.points import grid_points
 from search.spec import SearchSpec, load_spec
 from search.study import SearchStudy
 from tests.commands import SMALL
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 
 FIXED = {
     k: v for k, v in SMALL.items() if k not in ("cell_type", "learning_rate", "time_steps", "batch_size")

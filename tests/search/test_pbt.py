@@ -21,7 +21,7 @@ from trainable.inprocess import take_over
 from trainable.loop import train
 from trainable.session import LocalSession
 from trainable.tracking import read_rows
-from trainable.working import WorkingFolder
+from trainable.working_folder import WorkingFolder
 
 PBT = {"type": "pbt", "perturbation_interval": 3, "quantile_fraction": 0.25}
 

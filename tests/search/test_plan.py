@@ -1,8 +1,8 @@
 import pytest
 
 from search.plan import make_plan
-from search.spec import Resources
-from trainable.config_file import ConfigError
+from search.sections import Resources
+from trainable.errors import ConfigError
 
 
 @pytest.mark.parametrize(

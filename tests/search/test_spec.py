@@ -6,7 +6,7 @@ import yaml
 
 from search.spec import SearchSpec, load_spec
 from tests.commands import ROOT, SMALL
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.preflight import check
 
 

@@ -10,7 +10,8 @@ from models.registry import MODELS
 from models.tower_types import TOWER_TYPES
 from trainable.config import TrainConfig
 from trainable.config.network import TOWER_TYPES_OF
-from trainable.config_file import ConfigError, apply_overrides, parse_yaml, read_mapping, validate
+from trainable.config_file import apply_overrides, parse_yaml, read_mapping, validate
+from trainable.errors import ConfigError
 from trainable.optim import OPTIMIZERS
 from trainable.schedules import SCHEDULES
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError, validate
+from trainable.config_file import validate
+from trainable.errors import ConfigError
 from trainable.metrics import counts, hits
 from trainable.objective import Objective, time_weights
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from trainable.config_file import ConfigError, read_mapping
+from trainable.config_file import read_mapping
+from trainable.errors import ConfigError
 from trainable.remote import Remote
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from trainable.config import TrainConfig
 from trainable.config.keeping import BOOKKEEPING
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.out_files import out_files
 from trainable.run_folder import changed_settings, check_same_run, check_writable, claimed, folder_name
 

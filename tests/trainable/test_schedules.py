@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError, validate
+from trainable.config_file import validate
+from trainable.errors import ConfigError
 from trainable.schedules import learning_rate
 
 

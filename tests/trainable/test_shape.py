@@ -12,7 +12,7 @@ from models import build_model
 from tests.trainable.sessions import assert_same, run
 from trainable.config import TrainConfig
 from trainable.config.shape import ShapeMetric
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.metrics import OBJECTIVES, SHAPE_METRICS
 from trainable.preflight import check
 

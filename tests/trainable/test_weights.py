@@ -10,7 +10,7 @@ from models import build_model
 from tests.trainable.sessions import run
 from trainable import preflight
 from trainable.config import TrainConfig
-from trainable.config_file import ConfigError
+from trainable.errors import ConfigError
 from trainable.loop import WEIGHTS_FILE
 from trainable.weights import WeightsError, check_fit, export_weights, load_weights, read_weights
 
