@@ -27,6 +27,7 @@ from search.report.page import write_report
 from search.retention import tidy
 from search.slots import let_processes_start
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
+from search.storage import open_place
 from search.study import STUDY_FILE, SearchStudy, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
@@ -122,19 +123,21 @@ def warm_start(study: SearchStudy) -> None:
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
-    name = study.spec.search.warm_start
-    if name is None:
+    address = study.spec.search.warm_start
+    if address is None:
         return
-    folder = Path(name)
-    if not (folder / STUDY_FILE).exists():
-        raise ConfigError([f"search.warm_start: {folder}: no search here"])
-    spec = stored_spec(folder)
+    storage, _, name = address.rstrip("/").rpartition("/")
+    place = open_place(storage or "/", name)
+    if not place.exists():
+        raise ConfigError([f"search.warm_start: {place}: no search here"])
+    place.read()
+    spec = stored_spec(place.folder)
     theirs, ours = spec.search, study.spec.search
     if (theirs.metrics, theirs.directions) != (ours.metrics, ours.directions):
         raise ConfigError(
-            [f"search.warm_start: {folder} has the objective {theirs.metric}, this search {ours.metric}"]
+            [f"search.warm_start: {place} has the objective {theirs.metric}, this search {ours.metric}"]
         )
-    study.add_warm_start(folder.name, SearchStudy(folder, spec).finished())
+    study.add_warm_start(name, SearchStudy(place.folder, spec, place=place).finished())
 
 
 def _connect() -> None:

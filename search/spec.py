@@ -185,8 +185,10 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
             if isinstance(train.get(key), str):
                 train[key] = str(Path(train[key]).expanduser().absolute())
     search = values.get("search")
-    if isinstance(search, dict) and isinstance(search.get("warm_start"), str):
-        search["warm_start"] = str(Path(search["warm_start"]).expanduser().absolute())
+    if isinstance(search, dict):
+        warm = search.get("warm_start")
+        if isinstance(warm, str) and "://" not in warm:
+            search["warm_start"] = str(Path(warm).expanduser().absolute())
     try:
         return validate(SearchSpec, values, str(path))
     except ConfigError as error:

@@ -10,11 +10,13 @@ from search.bucket import Bucket
 from search.conductor import Conductor
 from search.journal import JOURNAL_FILE, open_journal
 from search.remote_journal import RemoteJournal, fetch_journal
+from search.runner import warm_start
 from search.spec import SPEC_FILE, SearchSpec
 from search.study import SearchStudy
 from tests.search.conftest import FINISHED, make_spec, row
 from trainable import atomic
 from trainable.atomic import StorageError
+from trainable.errors import ConfigError
 from trainable.lease import Lease, LeaseLost, Terms
 from trainable.remote import Remote
 
@@ -161,3 +163,18 @@ def test_a_confirmation_that_grew_keeps_its_new_spec(bucket: str, tmp_path: Path
                 assert (child.folder / SPEC_FILE).read_text() == text
     assert place.remote.read(f"confirmed/{SPEC_FILE}") == text.encode()
     assert place.remote.read(".lease") is None
+
+
+def test_a_search_learns_from_one_in_a_bucket(bucket: str, tmp_path: Path, spec: SearchSpec) -> None:
+    place = Bucket(Remote(bucket).child("old"), tmp_path / "old", Lease(Remote(bucket), Terms(settle=0.0)))
+    with place.claimed(print):
+        atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
+        old = SearchStudy(place.folder, spec, place=place)
+        steps(old)
+    address = f"{bucket}/old"
+    new = SearchStudy(_made(tmp_path / "new"), make_spec(warm_start=address))
+    warm_start(new)
+    assert len(new.study.trials) == len(old.finished()) > 0
+    assert new.trials() == []
+    with pytest.raises(ConfigError, match=f"search.warm_start: {bucket}/nowhere: no search here"):
+        warm_start(SearchStudy(_made(tmp_path / "none"), make_spec(warm_start=f"{bucket}/nowhere")))
