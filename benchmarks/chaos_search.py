@@ -301,6 +301,10 @@ def main() -> int:
                 break  # it has finished
             members = family(process)
             struck[victim] += strike(process, victim, cluster)
+            print(
+                f"{time.monotonic() - started:6.0f} s  kill {kill + 1} of {arguments.kills}: {victim}",
+                flush=True,
+            )
             if victim != "trial":
                 try:
                     process.wait(timeout=60)
