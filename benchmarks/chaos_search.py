@@ -258,7 +258,7 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=50, help="how often to kill (default: 50)")
     parser.add_argument("--seed", type=int, default=0, help="seed of instants and victims")
     parser.add_argument(
-        "--trials", type=int, help="trials of the search (default: as many as kills, 4 at least)"
+        "--trials", type=int, help="trials of the search (default: four times as many as kills)"
     )
     parser.add_argument("--victim", choices=VICTIMS, help="always this one (default: all in turn)")
     parser.add_argument("--cluster", action="store_true", help="one Ray cluster that outlives the commands")
@@ -272,7 +272,7 @@ def main() -> int:
     victims = [victim for victim in VICTIMS if not (arguments.cluster and victim == "raylet")]
     SPEC["search"]["scheduler"] = SCHEDULERS[arguments.scheduler]
     generator = random.Random(arguments.seed)
-    SPEC["search"]["num_samples"] = arguments.trials or max(4, arguments.kills)
+    SPEC["search"]["num_samples"] = arguments.trials or 4 * arguments.kills
     with contextlib.ExitStack() as stack:
         storage = Path(stack.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         cluster = stack.enter_context(Cluster()) if arguments.cluster else None
