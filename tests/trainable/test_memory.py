@@ -147,7 +147,7 @@ from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import LocalSession
 from data import open_data
-import torch.utils.tensorboard
+import torch._dynamo, torch.utils.tensorboard  # else imported on the way
 config = TrainConfig(**json.loads(Path(sys.argv[1]).read_text()))
 next(open_data("digits", batch_size=128, image_size=48).train.epoch(0))  # compiles
 used = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
