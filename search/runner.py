@@ -19,6 +19,7 @@ from rich.console import Console
 from search.conductor import Conductor
 from search.confirm import CONFIRM_FOLDER, confirmation_spec
 from search.executor import Executor
+from search.lifeline import Lifeline
 from search.place import Place
 from search.plan import make_plan
 from search.progress import Progress
@@ -51,7 +52,7 @@ def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
     Raises:
         ConfigError: another process searches here, the folder holds a different search, or a trial does
             not fit the cluster.
-        ConnectionError: Ray did not start.
+        ConnectionError: Ray did not start, or died; the same command goes on.
         StorageError: the storage cannot be written; the same command goes on once it can.
     """
     with place.claimed(console.print):
@@ -231,7 +232,7 @@ def build_tuner(
             name=RAY_FOLDER,
             storage_path=str(folder),
             stop=_Interrupted(executor),
-            callbacks=[*callbacks, watchdog],
+            callbacks=[*callbacks, watchdog, Lifeline()],
             verbose=0,
         ),
     )

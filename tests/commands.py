@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,27 +30,59 @@ SMALL = {
 }
 
 
-def kill(process: subprocess.Popen[str]) -> None:
-    """SIGKILL a command and every process it started."""
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+class Command(subprocess.Popen[str]):
+    """One of the two commands, in a session of its own; what it prints can be read while it runs.
+
+    Args:
+        folder: Where it runs.
+        script: "run_search.py" or "run_train.py".
+        arguments: Of the command line.
+    """
+
+    def __init__(self, folder: Path, script: str, *arguments: object) -> None:
+        handle, name = tempfile.mkstemp(prefix="printed-", suffix=".txt", dir=folder)
+        self._printed = Path(name)
+        super().__init__(
+            [sys.executable, str(ROOT / script), *map(str, arguments)],
+            stdout=handle,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=folder,
+            start_new_session=True,
+        )
+        os.close(handle)
+
+    def printed(self) -> str:
+        """What it has printed so far."""
+        return self._printed.read_text()
+
+    def finish(self, code: int = 0, timeout: float = 200) -> str:
+        """Wait for its end, check the exit code, return what it printed."""
+        self.wait(timeout)
+        assert self.returncode == code, self.printed()
+        return self.printed()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float = 120) -> None:
+        """Wait until `condition` holds while it still runs."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert self.poll() is None, self.printed()
+            assert time.monotonic() < deadline, f"nothing happened in time; printed: {self.printed()}"
+            time.sleep(0.02)
+
+    def wait_for_line(self, text: str, timeout: float = 120) -> None:
+        """Wait until it has printed `text`."""
+        self.wait_for(lambda: text in self.printed(), timeout)
+
+    def end(self) -> None:
+        """SIGKILL it and every process it started."""
+        if self.poll() is None:
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
 
 
-def finish(process: subprocess.Popen[str], code: int = 0, timeout: float = 200) -> str:
-    """Wait for a command, check its exit code, return what it printed."""
-    output, _ = process.communicate(timeout=timeout)
-    assert process.returncode == code, output
-    return output
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 120) -> None:
-    """Wait until `condition` holds while the command still runs."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "nothing happened in time"
-        time.sleep(0.02)
+Start = Callable[..., Command]
+"""Starts a command in the test's folder."""
 
 
 def write(path: Path, content: Any) -> Path:

@@ -1,14 +1,12 @@
 """Settings all tests share."""
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.commands import ROOT, SMALL, kill
+from tests.commands import SMALL, Command, Start
 from tests.s3 import BUCKET, s3_server
 
 
@@ -19,25 +17,17 @@ def small() -> dict[str, Any]:
 
 
 @pytest.fixture
-def command(tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Start one of the two commands in a session of its own; what still runs at the end is killed."""
-    started: list[subprocess.Popen[str]] = []
+def command(tmp_path: Path) -> Iterator[Start]:
+    """Start one of the two commands; what still runs at the end is killed."""
+    started: list[Command] = []
 
-    def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(ROOT / script), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            cwd=tmp_path,
-            start_new_session=True,
-        )
-        started.append(process)
-        return process
+    def start(script: str, *arguments: object) -> Command:
+        started.append(Command(tmp_path, script, *arguments))
+        return started[-1]
 
     yield start
     for process in started:
-        kill(process)
+        process.end()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -14,10 +13,8 @@ import torch
 import yaml
 
 from models import build_model
-from tests.commands import ROOT, SMALL, finish, wait_for
+from tests.commands import ROOT, SMALL, Start
 from trainable.tracking import read_rows
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture
@@ -49,12 +46,12 @@ def test_a_search_can_be_interrupted_leaves_what_the_readme_promises_and_can_be_
 ) -> None:
     folder = tmp_path / "runs" / "tiny"
     first = command("run_search.py", space)
-    wait_for(lambda: len(read_rows(folder / "trial_0000")) > 1, first)
+    first.wait_for(lambda: len(read_rows(folder / "trial_0000")) > 1)
     first.send_signal(signal.SIGINT)
-    assert "Interrupted. The same command resumes:" in finish(first, code=130)
+    assert "Interrupted. The same command resumes:" in first.finish(code=130)
     assert "RUNNING" in states(folder)
 
-    output = finish(command("run_search.py", space))
+    output = command("run_search.py", space).finish()
     assert f"Resuming {folder}" in output
     assert "Best: trial_" in output
     assert "run_train.py" in output
@@ -75,11 +72,11 @@ def test_a_search_can_be_interrupted_leaves_what_the_readme_promises_and_can_be_
     )
 
     rows = {i: read_rows(folder / f"trial_{i:04d}") for i in range(4)}
-    finish(command("run_search.py", space, "--trials", 5))
+    command("run_search.py", space, "--trials", 5).finish()
     assert len(states(folder)) == 5
     assert {i: read_rows(folder / f"trial_{i:04d}") for i in range(4)} == rows  # nothing done again
-    assert "5 of 5 trials" in finish(command("run_search.py", space, "--status"))
-    changed = finish(command("run_search.py", space, "--set", "train.epochs=7"), code=2)
+    assert "5 of 5 trials" in command("run_search.py", space, "--status").finish()
+    changed = command("run_search.py", space, "--set", "train.epochs=7").finish(code=2)
     assert "differs in train.epochs" in changed
 
 
@@ -126,7 +123,7 @@ def test_wrong_input_ends_with_2_before_ray_starts(
 
 
 def test_a_missing_file_is_one_line_and_2(command: Start) -> None:
-    assert finish(command("run_search.py", "nowhere.yaml"), code=2) == "nowhere.yaml: no such file\n"
+    assert command("run_search.py", "nowhere.yaml").finish(code=2) == "nowhere.yaml: no such file\n"
 
 
 def test_a_dry_run_prints_three_configurations_and_writes_nothing(

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,11 @@ import pytest
 import torch
 
 from benchmarks.chaos_train import differences
-from tests.commands import ROOT, finish, kill, wait_for, write
+from tests.commands import ROOT, Start, write
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.session import LocalSession
 from trainable.tracking import read_rows
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 
 def rows_in(storage: Path, at_least: int) -> Callable[[], bool]:
@@ -36,21 +33,21 @@ def test_a_run_killed_with_9_and_stopped_by_a_time_limit_ends_like_an_uninterrup
     path = write(tmp_path / "run.json", settings)
     arguments = ("run_train.py", path, "--out", tmp_path / "out.weights", "--storage", tmp_path / "runs")
     first = command(*arguments)
-    wait_for(rows_in(tmp_path / "runs", 2), first, timeout=300)
+    first.wait_for(rows_in(tmp_path / "runs", 2), timeout=300)
     os.kill(first.pid, signal.SIGKILL)  # its workers outlive it for a moment
     first.wait()
     assert not (tmp_path / "out.weights").exists()
 
     second = command(*arguments)
+    second.wait_for_line("Going on from the last checkpoint", timeout=300)
     done = max(len(read_rows(folder)) for folder in (tmp_path / "runs").glob("run-*"))
-    wait_for(rows_in(tmp_path / "runs", done + 2), second, timeout=300)
+    second.wait_for(rows_in(tmp_path / "runs", done + 2), timeout=300)
     os.killpg(second.pid, signal.SIGTERM)  # a scheduler's signal reaches every process of the job
-    output = finish(second, code=130)
-    assert "Going on from the last checkpoint" in output
+    output = second.finish(code=130)
     assert "epoch 1/30" not in output
     assert re.search(r"SIGTERM: saving a checkpoint[\s\S]*Stopped; epoch \d+", output)
 
-    output = finish(command(*arguments))
+    output = command(*arguments).finish()
     assert "epoch 30/30" in output
     # The one worker of the command had all cores.
     train(TrainConfig(**settings), LocalSession(tmp_path / "whole", threads=os.cpu_count() or 1))
@@ -70,14 +67,14 @@ def test_two_workers_of_which_one_is_stopped_follow_the_loss_of_one(
     path = write(tmp_path / "run.json", settings)
     arguments = ("run_train.py", path, "--workers", 2, "--storage", tmp_path / "runs")
     first = command(*arguments)
-    wait_for(rows_in(tmp_path / "runs", 1), first, timeout=300)
+    first.wait_for(rows_in(tmp_path / "runs", 1), timeout=300)
     everyone = psutil.Process(first.pid).children(recursive=True)
     workers = [process for process in everyone if "RayTrainWorker" in " ".join(process.cmdline())]
     assert len(workers) == 2
     workers[-1].send_signal(signal.SIGUSR1)
-    output = finish(first, code=130)
+    output = first.finish(code=130)
     assert "Stopped; epoch" in output
-    assert "already" in finish(command(*arguments)) + finish(command(*arguments))
+    assert "already" in command(*arguments).finish() + command(*arguments).finish()
     (folder,) = (tmp_path / "runs").glob("run-*")
     session = LocalSession(tmp_path / "one")
     train(TrainConfig(**settings), session)
@@ -98,7 +95,7 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
         write(tmp_path / "good.json", {**small, "epochs": 1}),
     ]
     arguments = ("run_train.py", *configs, "--storage", tmp_path / "runs", "--out", f"{tmp_path}/weights/")
-    output = finish(command(*arguments), code=1)
+    output = command(*arguments).finish(code=1)
     assert re.search(r"diverged in epoch 1, step \d+ of the run: \w+", output)
     assert "1 of 2 configs done; failed: " in output
     assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["good.weights"]
@@ -112,15 +109,14 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
 def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(tmp_path: Path, command: Start) -> None:
     template = ROOT / "configs" / "template.yaml"
     arguments = ("run_train.py", template, "--storage", tmp_path, "--name", "first")
-    assert "epoch 3/3" in finish(command(*arguments, "--set", "epochs=3"))
-    output = finish(command(*arguments), code=2)
+    assert "epoch 3/3" in command(*arguments, "--set", "epochs=3").finish()
+    output = command(*arguments).finish(code=2)
     assert re.search(r"first holds a run with other settings \(epochs: 3 -> \d+\).*--fresh.*--force", output)
     process = command(*arguments[:-1], "second")
-    wait_for(lambda: len(read_rows(tmp_path / "second")) >= 1, process, timeout=300)
+    process.wait_for(lambda: len(read_rows(tmp_path / "second")) >= 1, timeout=300)
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
-    finish(process, code=130, timeout=30)
-    kill(process)
+    process.finish(code=130, timeout=30)
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,6 @@ import contextlib
 import csv
 import re
 import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +14,10 @@ import yaml
 from search.bucket import Bucket
 from search.spec import stored_spec
 from search.study import SearchStudy, trial_name
-from tests.commands import SMALL, finish, wait_for
+from tests.commands import SMALL, Command, Start
 from trainable.lease import Lease, Terms
 from trainable.remote import Remote
 from trainable.tracking import read_rows
-
-Start = Callable[..., "subprocess.Popen[str]"]
 
 EPOCHS, INTERVAL = 8, 2
 
@@ -62,7 +58,7 @@ def opened(place: Any) -> SearchStudy:
     return SearchStudy(place.folder, stored_spec(place.folder), place=place)
 
 
-def kill_all(process: "subprocess.Popen[str]") -> None:
+def kill_all(process: Command) -> None:
     """SIGKILL the command, Ray and the trials, all at once, as a machine that goes away."""
     parent = psutil.Process(process.pid)
     for member in [parent, *parent.children(recursive=True)]:
@@ -89,7 +85,7 @@ def test_a_search_killed_on_one_machine_ends_on_another_as_if_nothing_had_been(
     def stored(number: int) -> int:
         return len((remote.read(f"{trial_name(number)}/result.json") or b"").splitlines())
 
-    wait_for(lambda: stored(1) >= 1, first)
+    first.wait_for(lambda: stored(1) >= 1)
     kill_all(first)
     before = opened(Bucket(remote, tmp_path / "before" / "tiny"))
     rows = {t.number: read_rows(before.folder / trial_name(t.number)) for t in before.trials()}
@@ -98,11 +94,11 @@ def test_a_search_killed_on_one_machine_ends_on_another_as_if_nothing_had_been(
         told = [report.epoch for report in before.reports(trial.number)]
         kept = [row["epoch"] for row in rows[trial.number]]
         assert kept[: len(told)] == told  # what the search was told of is there
-    finish(alone)
+    alone.finish()
 
     shutil.rmtree(tmp_path / "one")
     monkeypatch.setenv("RECURRENT_VISION_SCRATCH", str(tmp_path / "two"))
-    output = finish(command("run_search.py", space, "--storage", bucket))
+    output = command("run_search.py", space, "--storage", bucket).finish()
     assert f"Resuming {bucket}/tiny" in output
     assert f"{bucket}/tiny/best_config.json" in output
     place = Bucket(remote, tmp_path / "after" / "tiny")

@@ -33,6 +33,18 @@ def connect(*, dashboard: bool) -> None:
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
+        _end_ray_at_once()
+
+
+def _end_ray_at_once() -> None:
+    """Let Ray's own processes be killed at the end, without the second of grace that each is given.
+
+    They hold SIGTERM back (see `signals.held_back`) and so would all wait their second for nothing.
+    """
+    node = ray._private.worker._global_node
+    if node is not None:
+        kill = node.kill_all_processes
+        node.kill_all_processes = lambda **options: kill(**{**options, "allow_graceful": False})
 
 
 def capacity() -> tuple[int, int]:
