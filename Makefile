@@ -17,7 +17,7 @@ test: .venv/.installed  ## everything CI checks
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
 
 clean:  ## forget the environment; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -246,7 +246,9 @@ class GammaNet(nn.Module):
         Returns:
             (N, K), a list of T (N, K), or either of them paired with the hidden states.
         """
-        self._check_size(x)
+        if x.ndim != 4:
+            raise ValueError(f"images must be (N, C, Y, X), got shape {tuple(x.shape)}")
+        self.check_size(*x.shape[2:])
         steps = _checked_steps(self.time_steps if time_steps is None else time_steps)
         drive = self.network.input_block(x)
         recompute = self.recompute and torch.is_grad_enabled()
@@ -282,12 +284,11 @@ class GammaNet(nn.Module):
             return self.cls(self.network.readout(states[0], t).flatten(1))
         return self.cls(torch.cat([state.mean((2, 3)) for state in states], dim=1))
 
-    def _check_size(self, x: Tensor) -> None:
-        if x.ndim != 4:
-            raise ValueError(f"images must be (N, C, Y, X), got shape {tuple(x.shape)}")
-        if min(x.shape[2:]) < self.smallest_image:
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError, with the remedy, where an image of so many pixels is too small."""
+        if min(height, width) < self.smallest_image:
             raise ValueError(
-                f"an image of {x.shape[2]}x{x.shape[3]} px is too small for this gammanet, which needs "
+                f"an image of {height}x{width} px is too small for this gammanet, which needs "
                 f"{self.smallest_image} px; use larger images, or first_kernel 3 and first_stride 1"
             )
 

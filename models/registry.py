@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from models.blocks import require_choice
 from models.cells import option_names
@@ -49,6 +50,26 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
         elif name != "num_classes":
             settings[name] = _value(config, name, parameter.default)
     return builder(num_classes, **settings)
+
+
+def build_uninitialized(config: Mapping[str, Any] | object, num_classes: int) -> nn.Module:
+    """The model of `build_model` with whatever its weights' memory holds: what it would be, at no cost.
+
+    Draws no random number.
+    """
+    with _Uninitialized():
+        return build_model(config, num_classes)
+
+
+class _Uninitialized(TorchFunctionMode):
+    """Leaves tensors as torch.nn.init found them."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def _value(config: Mapping[str, Any] | object, key: str, default: Any) -> Any:

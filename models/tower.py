@@ -164,7 +164,9 @@ class FeedForwardTower(nn.Module):
         Returns:
             (N, K), a list of T (N, K), or either of them paired with the hidden states.
         """
-        self._check_size(x)
+        if x.ndim != 4:
+            raise ValueError(f"images must be (N, C, Y, X), got shape {tuple(x.shape)}")
+        self.check_size(*x.shape[2:])
         steps = 1 if self.stateless else _checked_steps(self.time_steps if time_steps is None else time_steps)
 
         constant_hidden: list[State] = []
@@ -213,12 +215,11 @@ class FeedForwardTower(nn.Module):
             x = F.pad(x, (pad_x, pad_x, pad_y, pad_y))
         return self.last_conv(x).mean(dim=(2, 3))
 
-    def _check_size(self, x: Tensor) -> None:
-        if x.ndim != 4:
-            raise ValueError(f"images must be (N, C, Y, X), got shape {tuple(x.shape)}")
-        if min(x.shape[2:]) < self.smallest_image:
+    def check_size(self, height: int, width: int) -> None:
+        """Raise ValueError, with the remedy, where an image of so many pixels is too small."""
+        if min(height, width) < self.smallest_image:
             raise ValueError(
-                f"an image of {x.shape[2]}x{x.shape[3]} px is too small for a first block of kernel "
+                f"an image of {height}x{width} px is too small for a first block of kernel "
                 f"{self._first_kernel} and stride {self._first_stride} and {sum(self.pools)} poolings, which "
                 f"need {self.smallest_image} px; use larger images, fewer `pools`, or first_kernel 3 and "
                 f"first_stride 1"

@@ -85,7 +85,7 @@ def test_a_search_can_be_interrupted_leaves_what_the_readme_promises_and_can_be_
 def test_a_search_killed_with_9_finds_what_one_left_alone_finds(tmp_path: Path) -> None:
     import sys
 
-    chaos = [sys.executable, ROOT / "benchmarks" / "chaos_search.py", "--kills", "2", "--trials", "3"]
+    chaos = [sys.executable, ROOT / "benchmarks" / "chaos_search.py", "--kills", "3", "--trials", "12"]
     done = subprocess.run(
         chaos, capture_output=True, text=True, timeout=400, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

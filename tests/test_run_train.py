@@ -12,6 +12,7 @@ import psutil
 import pytest
 import torch
 
+import run_train
 from benchmarks.chaos_train import differences
 from tests.commands import ROOT, Start, write
 from trainable.config import TrainConfig
@@ -59,7 +60,7 @@ def test_a_run_killed_with_9_and_stopped_by_a_time_limit_ends_like_an_uninterrup
 @pytest.mark.slow
 @pytest.mark.ray
 def test_two_workers_of_which_one_is_stopped_follow_the_loss_of_one(
-    tmp_path: Path, command: Start, small: dict[str, Any]
+    tmp_path: Path, command: Start, small: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     # sgd: adam divides by the size of a gradient and so blows up the rounding of tiny ones.
     changes = {"dropout": 0.0, "cell_type": "gru", "time_steps": 1, "optimizer": "sgd", "epochs": 30}
@@ -74,7 +75,9 @@ def test_two_workers_of_which_one_is_stopped_follow_the_loss_of_one(
     workers[-1].send_signal(signal.SIGUSR1)
     output = first.finish(code=130)
     assert "Stopped; epoch" in output
-    assert "already" in command(*arguments).finish() + command(*arguments).finish()
+    assert "epoch 30/30" in command(*arguments).finish()
+    assert run_train.main([str(argument) for argument in arguments[1:]]) == 0
+    assert "This run is finished already" in capsys.readouterr().out
     (folder,) = (tmp_path / "runs").glob("run-*")
     session = LocalSession(tmp_path / "one")
     train(TrainConfig(**settings), session)
@@ -106,12 +109,15 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
 
 @pytest.mark.slow
 @pytest.mark.ray
-def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(tmp_path: Path, command: Start) -> None:
+def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(
+    tmp_path: Path, command: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
     template = ROOT / "configs" / "template.yaml"
     arguments = ("run_train.py", template, "--storage", tmp_path, "--name", "first")
     assert "epoch 3/3" in command(*arguments, "--set", "epochs=3").finish()
-    output = command(*arguments).finish(code=2)
-    assert re.search(r"first holds a run with other settings \(epochs: 3 -> \d+\).*--fresh.*--force", output)
+    assert run_train.main([str(argument) for argument in arguments[1:]]) == 2
+    problem = capsys.readouterr().err
+    assert re.search(r"first holds a run with other settings \(epochs: 3 -> \d+\).*--fresh.*--force", problem)
     process = command(*arguments[:-1], "second")
     process.wait_for(lambda: len(read_rows(tmp_path / "second")) >= 1, timeout=300)
     process.send_signal(signal.SIGINT)
@@ -144,8 +150,6 @@ def test_wrong_input_ends_with_2_and_names_it(
     message: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import run_train
-
     path = write(tmp_path / "run.json", {**small, **change})
     assert run_train.main([str(path), "--storage", str(tmp_path / "runs"), *arguments]) == 2
     assert re.search(message, capsys.readouterr().err)

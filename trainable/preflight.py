@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
-
 from data import DataError, DataInfo, check_data
-from models import build_model
+from models import build_uninitialized
 from trainable.config import TrainConfig
 from trainable.errors import ConfigError
 from trainable.shape import check_shape
@@ -35,12 +33,10 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
     if config.batch_size % workers:
         problems.append(f"batch_size: must be a multiple of the {workers} workers, got {config.batch_size}")
     try:
-        # On the meta device a forward pass has shapes but no numbers: a network too deep for the image
-        # size shows here in milliseconds.
-        with torch.device("meta"), torch.no_grad():
-            model = build_model(config, info.num_classes).eval()
-            for size in {info.image_size, config.first_size or info.image_size}:
-                model(torch.empty(1, 3, size, size), time_steps=1)
+        model = build_uninitialized(config, info.num_classes)
+        assert callable(model.check_size)
+        for size in {info.image_size, config.first_size or info.image_size}:
+            model.check_size(size, size)
         if config.init is not None:
             check_fit(model, read_weights(config.init), config.init)
     except WeightsError as error:
