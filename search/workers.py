@@ -8,7 +8,6 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train.v2._internal.callbacks.placement_group_callback import PlacementGroupCleanerCallback
 from ray.train.v2._internal.execution.callback import WorkerGroupCallback
 from ray.tune.integration.ray_train import TuneReportCallback
 from ray.util.placement_group import PlacementGroup, remove_placement_group
@@ -50,9 +49,9 @@ class RememberPlacement(WorkerGroupCallback):
     """Writes down where a trial's workers were placed, so that `release` can free it.
 
     When a search stops a trial, Ray kills the process that owns the workers, but what was reserved for
-    them (their placement group) belongs to the whole search. Ray's own remedy is one more process per trial
-    that asks the dashboard whether the owner is still alive: without a dashboard it asks for ever, and the
-    next trial waits for ever. Here the search frees the reservation itself, and that process is sent home.
+    them (their placement group) belongs to the whole search. Ray's own remedy, one more process per trial,
+    needs the dashboard, and without one the next trial waits for ever. Here the search frees the reservation
+    itself.
 
     Args:
         folder: The trial's folder.
@@ -70,9 +69,6 @@ class RememberPlacement(WorkerGroupCallback):
             put(self._remote, PLACEMENT_FILE, group.id.hex().encode())
         else:
             atomic.write_text(self._file, group.id.hex())
-        for callback in worker_group._callbacks:
-            if isinstance(callback, PlacementGroupCleanerCallback):
-                callback._stop_cleaner()
 
 
 def release(folder: Path) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
+from pathlib import Path
+from typing import Any
 
 import ray
 
@@ -39,12 +43,30 @@ def connect(*, dashboard: bool) -> None:
 def _end_ray_at_once() -> None:
     """Let Ray's own processes be killed at the end, without the second of grace that each is given.
 
-    They hold SIGTERM back (see `signals.held_back`) and so would all wait their second for nothing.
+    They hold SIGTERM back (see `signals.held_back`) and so would all wait their second for nothing. What the
+    raylet started looks for it and reports its death to a server that is gone too: that is killed as well.
     """
     node = ray._private.worker._global_node
-    if node is not None:
-        kill = node.kill_all_processes
-        node.kill_all_processes = lambda **options: kill(**{**options, "allow_graceful": False})
+    if node is None:
+        return
+    kill = node.kill_all_processes
+
+    def kill_at_once(**options: Any) -> None:
+        raylets = [info.process.pid for info in node.all_processes.get("raylet", [])]
+        children = [child for raylet in raylets for child in _children(raylet)]
+        kill(**{**options, "allow_graceful": False})
+        for child in children:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+
+    node.kill_all_processes = kill_at_once
+
+
+def _children(pid: int) -> list[int]:
+    """Processes that a process started, where Linux says so."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
 
 
 def capacity() -> tuple[int, int]:
