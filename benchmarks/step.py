@@ -1,8 +1,8 @@
 """Claim: a training step of our towers is faster than the same step done plainly, with the same result.
 
 Measures forward + backward + optimizer step of models/ against benchmarks/reference.py: same machine, same
-weights and images, repeats of both interleaved, medians compared. In the same run it checks that loss and
-gradients agree; a ratio without that is worth nothing, so the exit code is then 1.
+weights and images, each side in a process of its own, steps of both in turns, medians compared. In the same
+run it checks that loss and gradients agree; a ratio without that is worth nothing: the exit code is then 1.
 
     python -m benchmarks.step                                       CPU, float32: about 15 minutes on 2 cores
     python -m benchmarks.step --cells gru lstm --precision bf16 --baseline fp32 --channels-last
@@ -23,13 +23,14 @@ ours may be as far from float64 as the reference in the same precision is, times
 
 `MAC bound` is the ratio of the multiply-accumulates of both sides' convolutions, forward and backward: what
 leaving out work alone can gain. A ratio above it comes from faster convolutions (memory layout, precision).
+`conv bound` is the ratio if our step were nothing but its convolutions, as fast as they are: all else that it
+computes would take no time.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-import time
 from dataclasses import asdict, replace
 from statistics import median
 from typing import Any
@@ -48,10 +49,8 @@ from benchmarks.training_step import (
     our_step,
     reference_step,
 )
+from benchmarks.turns import CLOCKS, side
 from trainable.atomic import write_json
-from trainable.memory import keep_freed_memory
-
-CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 CELLS = ["rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"]
 
@@ -88,31 +87,36 @@ def measure(
     case: Case, repeats: int, clock: str = "wall", check_images: int = CHECK_IMAGES
 ) -> dict[str, Any]:
     """Check and time one case; images per second follow from the median of `repeats` steps."""
-    now = CLOCKS[clock]
-    ours = our_step(case)
-    weights = {name: value.detach().clone() for name, value in ours.model.state_dict().items()}
-    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
-    plain = reference_step(case, weights, case.precision if case.baseline == "same" else "fp32")
-    result: dict[str, Any] = {**asdict(case), **agreement(case, ours, weights, check_images)}
+    result, weights = check(case, check_images)
     result["macs_per_image"] = counts = multiply_accumulates(case)
     result["mac_bound"] = counts["reference"] / counts["ours"]
 
     seconds: dict[str, list[float]] = {"reference": [], "ours": []}
-    for step in (plain, ours):  # the first step allocates the optimizer's state
-        step()
-    for _ in range(repeats):
-        for name, step in (("reference", plain), ("ours", ours)):
-            step.wait()
-            start = now()
-            step()
-            step.wait()
-            seconds[name].append(now() - start)
+    precision, threads = case.precision if case.baseline == "same" else "fp32", torch.get_num_threads()
+    with (
+        side(case, precision, weights, threads, clock) as plain,
+        side(case, None, weights, threads, clock) as mine,
+    ):
+        for _ in range(repeats):
+            seconds["reference"].append(plain.seconds())
+            seconds["ours"].append(mine.seconds())
+        share = None if case.device != "cpu" else mine.convolution_share()
     result["clock"], result["seconds"] = clock, seconds
     result["reference_images_per_s"] = case.batch / median(seconds["reference"])
     result["images_per_s"] = case.batch / median(seconds["ours"])
     result["ratio"] = median(seconds["reference"]) / median(seconds["ours"])
+    result["convolution_share"] = share
+    result["convolution_bound"] = None if share is None else result["ratio"] / share
     result["target"] = target(case)
     return result
+
+
+def check(case: Case, images: int = CHECK_IMAGES) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The case with the `agreement` of both sides, and the weights they had."""
+    ours = our_step(case)
+    weights = {name: value.detach().cpu().clone() for name, value in ours.model.state_dict().items()}
+    weights = {name.replace("_orig_mod.", ""): value for name, value in weights.items()}
+    return {**asdict(case), **agreement(case, ours, weights, images)}, weights
 
 
 def agreement(case: Case, ours: Step, weights: dict[str, torch.Tensor], images: int) -> dict[str, Any]:
@@ -160,6 +164,7 @@ def table(results: list[dict[str, Any]]) -> Table:
         "ours img/s",
         "ratio",
         "MAC bound",
+        "conv bound",
         "target",
         "loss error",
         "grad error",
@@ -177,6 +182,7 @@ def table(results: list[dict[str, Any]]) -> Table:
             f"{row['images_per_s']:.2f}",
             f"{row['ratio']:.2f}",
             f"{row['mac_bound']:.2f}",
+            "-" if row["convolution_bound"] is None else f"{row['convolution_bound']:.2f}",
             met,
             f"{row['loss_error']:.0e}",
             f"{row['gradient_error']:.1e}",
@@ -206,9 +212,8 @@ def main() -> int:
     if args.clock == "cpu" and args.device != "cpu":
         parser.error("--clock cpu does not see a GPU's time; use --clock wall")
     torch.set_num_threads(args.threads)
-    keep_freed_memory()  # as training does; both sides gain by it
 
-    console, results = Console(width=max(Console().width, 124)), []
+    console, results = Console(width=max(Console().width, 132)), []
     for case in cases(args):
         results.append(measure(case, args.repeats, args.clock, args.check_images))
         row = results[-1]
