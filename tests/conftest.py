@@ -18,11 +18,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         torch.set_num_threads(1)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """For `pytest -n`: a file's tests share a process, and all that start Ray are in one."""
+    item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.name))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For `pytest -n`: a file shares one process, and all that start Ray are in one, from the start."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ray" if item.get_closest_marker("ray") else item.path.name))
+    """Those that start Ray take longest: they come first, and the others are done beside them."""
     items.sort(key=lambda item: item.get_closest_marker("ray") is None)
 
 
