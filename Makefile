@@ -1,4 +1,4 @@
-.PHONY: demo demo-analysis test clean
+.PHONY: demo demo-analysis test test-ray test-rest clean
 
 demo: .venv/.installed  ## search an fGRU's settings on the embedded sample
 	.venv/bin/python run_search.py search_spaces/fgru.yaml
@@ -17,7 +17,14 @@ test: .venv/.installed  ## everything CI checks
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
-	.venv/bin/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder --durations 15
+	$(MAKE) -j 2 --keep-going test-ray test-rest
+
+# Side by side: what starts Ray waits much of its time.
+test-ray: .venv/.installed
+	.venv/bin/python -m pytest -m ray --durations 12
+
+test-rest: .venv/.installed
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not ray" --durations 12
 
 clean:  ## forget the environment; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
