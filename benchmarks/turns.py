@@ -17,7 +17,6 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.training_step import Case, our_step, reference_step
-from trainable.memory import keep_freed_memory
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 _QUIET_S = 0.3  # OpenMP's threads look for work this long after a step
@@ -80,11 +79,7 @@ def _serve(
     clock: str,
 ) -> None:
     torch.set_num_threads(threads)
-    if precision is None:
-        keep_freed_memory()
-        step = our_step(case)
-    else:
-        step = reference_step(case, weights, precision)
+    step = our_step(case) if precision is None else reference_step(case, weights, precision)
     now = CLOCKS[clock]
 
     def seconds() -> float:

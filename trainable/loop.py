@@ -18,7 +18,7 @@ from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.divergence import Verdict, Watch
 from trainable.footprint import footprint, free_bytes, images_that_fit
-from trainable.memory import keep_freed_memory, peak_gib, reset_peak
+from trainable.memory import peak_gib, reset_peak
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, NOTES, OBJECTIVES, VAL_ACC, VAL_ACC_2T
 from trainable.mixing import Mixing
 from trainable.progress import StepReporter
@@ -45,7 +45,6 @@ def train(config: TrainConfig, session: Session) -> None:
         StorageError: a file cannot be written.
     """
     torch.set_num_threads(session.threads)
-    keep_freed_memory()
     _seed(config.seed)
     data = open_data(
         **config.data_source(),

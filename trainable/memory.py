@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import resource
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-
-_LIBC = ctypes.CDLL(None)
-# Numbers of mallopt(3), which only GNU's C library has.
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
 
 class TooLarge(RuntimeError):
@@ -65,30 +60,11 @@ class MicroBatch:
         free_memory()
 
 
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees from here on, until `free_memory`.
-
-    As it comes, GNU's malloc gives large blocks back to the system, which has to fill them with zeros when
-    the next step asks for them again: 8 % of a step's time (gru, T = 7, 224 px, batch 8, on a CPU). What an
-    earlier run in this process has kept is given back.
-    """
-    if hasattr(_LIBC, "mallopt"):
-        _trim()
-        _LIBC.mallopt(_M_MMAP_MAX, 0)
-        _LIBC.mallopt(_M_TRIM_THRESHOLD, -1)
-
-
 def free_memory() -> None:
-    """Give what nobody refers to any more back to the system, and cached GPU memory to the driver."""
+    """Give what nobody refers to any more back to the allocator, and cached GPU memory to the driver."""
     gc.collect()  # a traceback and its frames refer to each other
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    _trim()
-
-
-def _trim() -> None:
-    if hasattr(_LIBC, "malloc_trim"):  # GNU's C library
-        _LIBC.malloc_trim(0)
 
 
 def _first_line(error: BaseException) -> str:
