@@ -4,7 +4,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from models.blocks import require_choice
@@ -53,21 +54,22 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
 
 
 def build_uninitialized(config: Mapping[str, Any] | object, num_classes: int) -> nn.Module:
-    """The model of `build_model` with whatever its weights' memory holds: what it would be, at no cost.
+    """The model of `build_model` on the meta device: names and shapes without numbers, at no cost.
 
-    Draws no random number.
+    Draws no random number, and doesn't make torch import its compiler, which takes seconds, as starting
+    values on the meta device would (those of hgru, fgru and gammanet, which serrelabmodels sets, still do).
     """
-    with _Uninitialized():
+    with torch.device("meta"), _Uninitialized():
         return build_model(config, num_classes)
 
 
 class _Uninitialized(TorchFunctionMode):
-    """Leaves tensors as torch.nn.init found them."""
+    """Leaves tensors as those found them who would fill them with starting values."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in (Tensor.normal_, Tensor.uniform_):
             return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))
 

@@ -76,7 +76,7 @@ def load_weights(model: nn.Module, path: str | Path) -> None:
 
 
 def check_fit(model: nn.Module, weights: dict[str, Tensor], path: str | Path) -> None:
-    """Check names and shapes; `model` needs no numbers.
+    """Check names and shapes; `model` may lie on the meta device.
 
     Raises:
         WeightsError: names what is missing, unexpected, or of another shape, and what to look at.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 
-from models import MODELS, build_model
+from models import CELLS, MODELS, build_model, build_uninitialized
 
 CONFIG = {
     "model_base": "ff_tower",
@@ -73,3 +73,20 @@ def test_dev_tower_is_three_narrow_blocks_and_has_the_settings_of_a_tower(cell_t
         model(torch.randn(2, 3, 20, 20))
     wide = build_model({**config, "filters": [4, 6], "pools": [True, False]}, 5)
     assert [block.out_channels for block in wide.cell_blocks] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [*({"cell_type": cell} for cell in CELLS), {"model_base": "gammanet"}, {"model_base": "resnet18"}],
+    ids=str,
+)
+def test_an_uninitialized_model_has_every_name_and_shape_and_draws_nothing(config: dict[str, str]) -> None:
+    small = {"filters": [4, 5], "pools": [True, True]} if "cell_type" in config else {}
+    before = torch.get_rng_state()
+    shapes = {
+        name: value.shape for name, value in build_uninitialized({**config, **small}, 3).state_dict().items()
+    }
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.device("meta"):
+        model = build_model({**config, **small}, 3)
+    assert shapes == {name: value.shape for name, value in model.state_dict().items()}
