@@ -202,8 +202,12 @@ def strike(process: subprocess.Popen[bytes], victim: str, cluster: Cluster | Non
     return bool(chosen)
 
 
-def wait_until_gone(members: list[psutil.Process], seconds: float) -> int:
-    """Wait for processes to end by themselves; how many did not."""
+def wait_until_gone(members: list[psutil.Process], seconds: float = 90) -> int:
+    """Wait for processes to end by themselves; how many did not.
+
+    Of a killed Ray, two agents of its raylet last longest: they try to report its death to Ray's server,
+    which is dead too, for 60 s.
+    """
     _, alive = psutil.wait_procs(members, timeout=seconds)
     return len(alive)
 
@@ -312,7 +316,7 @@ def main() -> int:
                     watcher.counts["drivers that hung"] += 1
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-                watcher.counts["processes left behind"] += wait_until_gone(members, 60)
+                watcher.counts["processes left behind"] += wait_until_gone(members)
                 watcher.counts.update(cluster.leaks() if cluster else {})
                 watcher.look()
                 process = start(space, storage, "killed", cluster)
@@ -322,7 +326,7 @@ def main() -> int:
         except subprocess.TimeoutExpired:
             code = -1
             os.killpg(process.pid, signal.SIGKILL)
-        watcher.counts["processes left behind"] += wait_until_gone(members, 60)
+        watcher.counts["processes left behind"] += wait_until_gone(members)
         if code != 0:
             print((storage / "killed.txt").read_text()[-4000:])
             return 1
