@@ -3,10 +3,10 @@
 Shape letters: N images, C channels, Y x X feature map, K classes, T time steps, L recurrent layers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from models.blocks import get_activation, require_choice
 from models.cells.base import CellSpec
-from models.cells.fgru import FGRUCircuit, FGRUKernels
+from models.cells.fgru import CIRCUIT_OPTIONS, FGRUCircuit, FGRUKernels
 from models.convolution import init_input_conv, make_conv
 from models.normalization import batch_statistics_counted, make_norm, normalize
 from models.unroll import with_zero_gradients
@@ -81,19 +81,22 @@ class GammaNetCore(nn.Module):
         normalization: str,
         time_steps: int,
         readout: bool,
+        options: Mapping[str, Any],
     ) -> None:
         super().__init__()
 
         def circuit(channels: int, kernel_size: int) -> FGRUCircuit:
-            return FGRUCircuit(
-                CellSpec(
-                    channels,
-                    channels,
-                    kernel_size=kernel_size,
-                    normalization=normalization,
-                    time_steps=time_steps,
-                )
+            spec = CellSpec(
+                channels,
+                channels,
+                kernel_size=kernel_size,
+                normalization=normalization,
+                time_steps=time_steps,
             )
+            try:
+                return FGRUCircuit(spec, **options)
+            except ValueError as error:
+                raise ValueError(f"fGRU of {channels} channels in the gammanet: {error}") from error
 
         # Each convolution has two names, its own and its place in a block, as in the original's weight files.
         self.base_ff = encoder
@@ -173,7 +176,7 @@ class GammaNet(nn.Module):
         num_classes: K.
         tower_type: Key of GAMMANET_TYPES.
         filters: Channels of the five stages, instead of the type's.
-        normalization: Key of blocks.NORMALIZATIONS; None means none.
+        normalization: Key of normalization.NORMALIZATIONS; None means none.
         time_steps: T unless a call asks for another; the range of the gates' initial time constants.
         gamma_head: What the linear classifier reads. "map", the original's: one map, 224 x 224, of the lowest
             layer, which takes 50 million weights for 1000 classes. "pooled": the means over all positions of
@@ -183,6 +186,7 @@ class GammaNet(nn.Module):
         recompute: Keep no activations of a time step, but compute it again in the backward pass: memory
             hardly grows with T, time by a third.
         in_channels: Channels of the images.
+        cell_options: Options of all fGRUs, across and top-down: those of cells.FGRUCell but hidden_seed.
     """
 
     def __init__(
@@ -198,6 +202,7 @@ class GammaNet(nn.Module):
         first_stride: int = 2,
         recompute: bool = False,
         in_channels: int = 3,
+        cell_options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         require_choice("tower_type of gammanet", tower_type, GAMMANET_TYPES)
@@ -208,15 +213,22 @@ class GammaNet(nn.Module):
             raise ValueError(
                 f"filters of a gammanet are the channels of its {len(kind.filters)} stages, got {filters}"
             )
-        if min(filters[1:]) < 2:
-            raise ValueError(f"attention halves the channels: filters[1:] must be at least 2, got {filters}")
+        unknown = [option for option in cell_options or {} if option not in CIRCUIT_OPTIONS]
+        if unknown:
+            given, having = ", ".join(map(repr, unknown)), ", ".join(CIRCUIT_OPTIONS)
+            raise ValueError(f"gammanet has no option {given}; it has: {having}")
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")
         self.time_steps, self.recompute, self.head = _checked_steps(time_steps), recompute, gamma_head
         self._first = (3, 1) if tower_type == "normal" else (first_kernel, first_stride)
         encoder = Encoder(kind, in_channels, filters, *self._first)
         self.network = GammaNetCore(
-            encoder, kind.kernel_sizes, normalization or "none", time_steps, readout=gamma_head == "map"
+            encoder,
+            kind.kernel_sizes,
+            normalization or "none",
+            time_steps,
+            readout=gamma_head == "map",
+            options=cell_options or {},
         )
         features = MAP_SIDE**2 if gamma_head == "map" else sum(filters[1:])
         self.cls = nn.Linear(features, num_classes)

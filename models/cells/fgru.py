@@ -1,5 +1,6 @@
 """The feedback gated recurrent unit, on the parameters of serrelabmodels' circuit."""
 
+import inspect
 from typing import Any, NamedTuple
 
 import torch
@@ -29,11 +30,15 @@ class FGRUKernels(NamedTuple):
 
 
 class FGRUCircuit(fGRUCell):
-    """serrelabmodels' fGRUCell with any normalization, all of its flags, and torch's generator."""
+    """serrelabmodels' fGRUCell with any normalization, all of its flags, and torch's generator.
+
+    FGRUCell says what the options are; CIRCUIT_OPTIONS names them.
+    """
 
     def __init__(
         self,
         spec: CellSpec,
+        *,
         attention: str = "gala",
         attention_layers: int = 2,
         gate_bias: str = "before_norm",
@@ -42,6 +47,16 @@ class FGRUCircuit(fGRUCell):
         multiplicative_excitation: bool = True,
     ) -> None:
         channels, normalization = spec.out_channels, spec.normalization or "instancenorm"
+        require_choice("attention", attention, ATTENTIONS)
+        require_choice("gate_bias", gate_bias, GATE_BIASES)
+        if attention_layers < 1:
+            raise ValueError(f"attention_layers must be at least 1, got {attention_layers}")
+        narrowest = 2 ** (attention_layers - 1 if attention == "gala" else attention_layers // 2)
+        if attention != "none" and channels < narrowest:
+            raise ValueError(
+                f"attention {attention!r} of {attention_layers} layers halves the channels: "
+                f"out_channels must be at least {narrowest}, got {channels}"
+            )
         # gate_bias_init: the library's own "chronos" draws from NumPy's global generator.
         super().__init__(
             channels,
@@ -141,6 +156,14 @@ class FGRUCircuit(fGRUCell):
         return torch.sigmoid(normalize(norm, x + bias, t))
 
 
+CIRCUIT_OPTIONS = tuple(
+    p.name
+    for p in inspect.signature(FGRUCircuit).parameters.values()
+    if p.kind is inspect.Parameter.KEYWORD_ONLY
+)
+"""Options of an fGRU wherever it is: in a tower's cell or in a gammanet."""
+
+
 class FGRUCell(PreconvCell):
     """One step of the fGRU in its horizontal form (Linsley et al. 2020, arXiv:2010.15314).
 
@@ -184,24 +207,14 @@ class FGRUCell(PreconvCell):
         hidden_seed: int | None = None,
     ) -> None:
         super().__init__(spec, "identity", hidden_seed)
-        require_choice("attention", attention, ATTENTIONS)
-        require_choice("gate_bias", gate_bias, GATE_BIASES)
-        if attention_layers < 1:
-            raise ValueError(f"attention_layers must be at least 1, got {attention_layers}")
-        narrowest = 2 ** (attention_layers - 1 if attention == "gala" else attention_layers // 2)
-        if attention != "none" and spec.out_channels < narrowest:
-            raise ValueError(
-                f"attention {attention!r} of {attention_layers} layers halves the channels: "
-                f"out_channels must be at least {narrowest}, got {spec.out_channels}"
-            )
         self.fgru = FGRUCircuit(
             spec,
-            attention,
-            attention_layers,
-            gate_bias,
-            force_alpha_divisive,
-            force_non_negativity,
-            multiplicative_excitation,
+            attention=attention,
+            attention_layers=attention_layers,
+            gate_bias=gate_bias,
+            force_alpha_divisive=force_alpha_divisive,
+            force_non_negativity=force_non_negativity,
+            multiplicative_excitation=multiplicative_excitation,
         )
 
     def kernels(self) -> FGRUKernels:

@@ -1,3 +1,4 @@
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -5,7 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from serrelabmodels.layers.fgru_cell import GALA_Attention, SE_Attention
 from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounterWithBackend
 
 from benchmarks import reference
 from models import build_model
@@ -242,7 +245,11 @@ def test_bfloat16_autocast_stays_close_to_float32() -> None:
         ({"tower_type": "wider"}, "unknown tower_type of gammanet 'wider'; allowed: small, normal"),
         ({"gamma_head": "mean"}, "unknown gamma_head 'mean'; allowed: map, pooled"),
         ({"filters": [4, 6, 5]}, r"channels of its 5 stages, got \[4, 6, 5\]"),
-        ({"filters": [4, 6, 5, 1, 8]}, "attention halves the channels"),
+        ({"filters": [4, 6, 5, 1, 8]}, "1 channels in the gammanet: attention .* of 2 layers .* at least 2"),
+        ({"cell_options": {"attention_layers": 4}}, "6 channels .* of 4 layers .* at least 8, got 6"),
+        ({"cell_options": {"attention": "all"}}, "unknown attention 'all'; allowed: gala, se, none"),
+        ({"cell_options": {"peepholes": "none"}}, "gammanet has no option 'peepholes'; it has: attention, "),
+        ({"cell_options": {"hidden_seed": 3}}, "gammanet has no option 'hidden_seed'"),
         ({"normalization": "bn"}, "unknown normalization 'bn'"),
         ({"time_steps": 0}, "time_steps must be at least 1, got 0"),
     ],
@@ -250,6 +257,75 @@ def test_bfloat16_autocast_stays_close_to_float32() -> None:
 def test_impossible_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         _net(**settings)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "attributes"),
+    [
+        ("attention", "se", {"attention": SE_Attention}),
+        ("attention_layers", 1, {"attention": GALA_Attention}),
+        ("gate_bias", "after_norm", {"bias_last": True}),
+        ("force_alpha_divisive", True, {"force_alpha_divisive": True}),
+        ("force_non_negativity", False, {"force_non_negativity": False}),
+        ("multiplicative_excitation", False, {"multiplicative_excitation": False}),
+    ],
+)
+def test_an_option_of_the_fgru_reaches_every_circuit_and_acts(
+    option: str, value: Any, attributes: dict[str, Any]
+) -> None:
+    config = {"model_base": "gammanet", "time_steps": 3, "normalization": "instancenorm", **SMALL}
+    net, plain = build_model({**config, option: value}, 5), build_model(config, 5)
+    assert isinstance(net, GammaNet)
+    circuits = [*net.network.h_units, *net.network.td_units]
+    assert len(circuits) == 7
+    for circuit in circuits:
+        for name, wanted in attributes.items():
+            actual = getattr(circuit, name)
+            assert isinstance(actual, wanted) if isinstance(wanted, type) else actual == wanted, name
+    # With the same weights, as far as they have the same.
+    weights = {k: v for k, v in plain.state_dict().items() if k in net.state_dict()}
+    weights = {k: v for k, v in weights.items() if v.shape == net.state_dict()[k].shape}
+    net.load_state_dict(weights, strict=False)
+    x = _image()
+    net(x).sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+    assert not torch.allclose(net(x), plain(x))
+
+
+def test_a_gammanet_without_attention_has_none_and_may_be_a_channel_wide() -> None:
+    net = _net(filters=[1, 1, 1, 1, 1], cell_options={"attention": "none"})
+    assert not [name for name, _ in net.named_parameters() if "attention" in name]
+    net(_image()).sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("normalization", ["instancenorm", "batchnorm"])
+def test_a_step_is_one_graph_for_all_steps_but_the_first(
+    normalization: str, recompute: bool, assert_close: Callable[..., None]
+) -> None:
+    net = _net(normalization=normalization, time_steps=5, recompute=recompute)
+    compiled = copy.deepcopy(net)
+    torch._dynamo.reset()
+    counter = CompileCounterWithBackend("aot_eager")
+    # No break in the graph: with the kernels of the forward pass, or with its own where steps are recomputed.
+    compiled.network.step = torch.compile(  # type: ignore[method-assign]
+        compiled.network.step, dynamic=False, fullgraph=True, backend=counter
+    )
+    x, results = _image(), []
+    for model in (net, compiled):
+        logits = torch.stack(model(x, return_all=True))  # type: ignore[arg-type]
+        logits.square().sum().backward()
+        results.append((logits, _gradients(model), dict(model.named_buffers())))
+    (logits, gradients, buffers), (again, repeated, counted) = results
+    assert_close(again, logits, "logits")
+    whole = torch.stack([g.norm() for g in gradients.values()]).norm().item()
+    for name, gradient in gradients.items():
+        assert_close(repeated[name], gradient, name, floor=2e-6 * whole)
+    for name, buffer in buffers.items():
+        assert_close(counted[name], buffer, name, floor=1e-6)
+    # Repeated steps don't count their batches.
+    assert counter.frame_count == (4 if recompute and normalization == "batchnorm" else 2)
 
 
 def test_calls_that_make_no_sense_are_refused() -> None:
