@@ -70,6 +70,11 @@ def build_cell(
     cell = CELLS["hgru" if cell_type == "fgru" and thesis_exact else cell_type]
     for option in options:
         if option not in cell.options():
+            if cell is not CELLS[cell_type]:
+                raise ValueError(
+                    f"with thesis_exact an fgru is what the original's towers made of it, an hgru, which has "
+                    f"no option {option!r}; it has: {', '.join(cell.options())}"
+                )
             having = [name for name, other in CELLS.items() if option in other.options()]
             raise ValueError(
                 f"cell_type {cell_type!r} has no option {option!r}"

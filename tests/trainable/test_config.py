@@ -1,15 +1,18 @@
+import inspect
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
 
 from data import DATASETS
-from models.cells import CELLS
+from models import build_uninitialized
+from models.cells import CELLS, option_names
+from models.cells.fgru import CIRCUIT_OPTIONS
 from models.gammanet import GAMMANET_TYPES
 from models.registry import MODELS
 from models.tower_types import TOWER_TYPES
 from trainable.config import TrainConfig
-from trainable.config.network import TOWER_TYPES_OF
+from trainable.config.network import NETWORKS_WITH, TOWER_BLOCKS, TOWER_TYPES_OF, NetworkSettings
 from trainable.config_file import apply_overrides, parse_yaml, read_mapping, validate
 from trainable.errors import ConfigError
 from trainable.optim import OPTIMIZERS
@@ -57,9 +60,9 @@ def test_normalization_left_out_is_the_cell_s_own_and_null_is_none(small: dict[s
     assert TrainConfig(**small).normalization == "batchnorm"
     assert TrainConfig(**{**small, "cell_type": "fgru"}).normalization == "instancenorm"
     assert TrainConfig(**{**small, "cell_type": "fgru", "normalization": None}).normalization == "none"
-    gammanet = {key: value for key, value in small.items() if key not in ("filters", "pools")}
-    gammanet = {**gammanet, "model_base": "gammanet", "tower_type": "small"}
-    assert TrainConfig(**gammanet).normalization == "instancenorm"
+    thesis = {**small, "cell_type": "fgru", "thesis_exact": True}
+    assert TrainConfig(**thesis).normalization == "batchnorm"  # an hgru
+    assert NetworkSettings(model_base="gammanet", tower_type="small").normalization == "instancenorm"
 
 
 def test_tower_types_are_those_of_each_architecture(small: dict[str, Any]) -> None:
@@ -67,6 +70,64 @@ def test_tower_types_are_those_of_each_architecture(small: dict[str, Any]) -> No
     assert set(TOWER_TYPES_OF["gammanet"]) == set(GAMMANET_TYPES)
     with pytest.raises(ValueError, match="tower_type of ff_tower must be one of .*deeper, got 'small'"):
         TrainConfig(**{**small, "tower_type": "small"})
+
+
+def test_the_configuration_knows_which_network_has_which_setting() -> None:
+    executed = {"model_base", "channels_last", "compile"}
+    for_any = {"cell_type", "time_steps"}  # as in the original's configs
+    assert set(NETWORKS_WITH) == set(NetworkSettings.model_fields) - executed - for_any
+    having = {name: set(inspect.signature(builder).parameters) for name, builder in MODELS.items()}
+    for name, settings in having.items():
+        if "cell_options" in settings:
+            settings |= set(CIRCUIT_OPTIONS if name == "gammanet" else option_names())
+    for key, networks in NETWORKS_WITH.items():
+        assert set(networks) == {name for name in MODELS if key in having[name]}, key
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"dropout_recurrent": 0.9}, r"gammanet has no dropout_recurrent \(got 0.9\); leave it out"),
+        ({"dropout": 0.9, "activation": "tanh"}, r"no activation \(got 'tanh'\), dropout .*; leave them out"),
+        ({"hidden_init": "zero"}, "no hidden_init"),
+        ({"cell_kernel": 7}, "no cell_kernel"),
+        ({"thesis_exact": True}, "no thesis_exact"),
+        ({"peepholes": "none"}, r"gammanet has no peepholes \(got 'none'\)"),
+        ({"hidden_init": "random", "hidden_seed": 3}, "no hidden_init .*, hidden_seed"),
+        ({"pools": [True] * 5}, "no pools"),
+        ({"first_kernel": 5}, "first_kernel of a normal gammanet is 3, got 5; leave it out"),
+        ({"model_base": "resnet18", "filters": [4, 8]}, r"resnet18 has no filters \(got \[4, 8\]\)"),
+        ({"model_base": "resnet18", "normalization": None}, r"resnet18 has no normalization \(got 'none'\)"),
+        ({"model_base": "resnet18", "recompute": True}, "resnet18 has no recompute"),
+        ({"model_base": "resnet18", "attention": "se"}, "resnet18 has no attention"),
+        ({"model_base": "ff_tower", "gamma_head": "pooled"}, "ff_tower has no gamma_head"),
+    ],
+)
+def test_settings_that_a_network_does_not_have_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        NetworkSettings(**{"model_base": "gammanet", **settings})
+
+
+def test_settings_that_say_what_a_network_is_are_accepted() -> None:
+    options = {"attention": "se", "attention_layers": 1, "gate_bias": "after_norm"}
+    flags = dict.fromkeys(set(CIRCUIT_OPTIONS) - set(options), False)
+    NetworkSettings(model_base="gammanet", cell_type="gru", time_steps=4, dropout=0.0, **options, **flags)
+    NetworkSettings(model_base="gammanet", first_kernel=3, first_stride=1)
+    NetworkSettings(model_base="gammanet", tower_type="small", first_kernel=5, filters=[4] * 5)
+    config = NetworkSettings(model_base="resnet18", cell_type="fgru", time_steps=4, channels_last=True)
+    assert config.normalization == "batchnorm"
+
+
+def test_pools_go_with_the_widths_of_a_tower_type() -> None:
+    assert {name: len(kind.filters) for name, kind in TOWER_TYPES.items()} == TOWER_BLOCKS
+    config = NetworkSettings(pools=[True, False, True, True, True])
+    assert build_uninitialized(config, 3).pools == config.pools
+    with pytest.raises(ValueError, match=r"pools of a deeper tower are 10, one per block; got \[True, "):
+        NetworkSettings(tower_type="deeper", pools=[True] * 5)
+    with pytest.raises(ValueError, match=r"pools must be as long as filters, got \[True\] for \[4, 8\]"):
+        NetworkSettings(filters=[4, 8], pools=[True])
+    with pytest.raises(ValueError, match="pools of a dev_tower go with filters"):
+        NetworkSettings(model_base="dev_tower", pools=[True] * 5)
 
 
 def test_a_dumped_config_reads_back_equal(small: dict[str, Any]) -> None:

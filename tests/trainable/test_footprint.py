@@ -82,8 +82,8 @@ def test_the_bound_grows_with_time_steps_and_width_and_hardly_with_recompute() -
         {"cell_type": "fgru", "normalization": "instancenorm"},
         {"cell_type": "hgru", "hidden_init": "random"},
         {"cell_type": "rnn", "normalization": "batchnorm_per_step", "dropout_recurrent": 0.2, "dropout": 0.1},
-        {"model_base": "gammanet", "tower_type": "small", "normalization": "instancenorm"},
-        {"model_base": "resnet18", "normalization": "batchnorm"},
+        {"model_base": "gammanet", "tower_type": "small", "skip_first": False},
+        {"model_base": "resnet18", "normalization": "batchnorm", "skip_first": False},
     ],
 )
 def test_every_network_has_a_footprint_and_finding_it_draws_nothing(more: dict[str, Any]) -> None:

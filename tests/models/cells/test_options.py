@@ -5,8 +5,9 @@ from typing import Any, get_args
 import pytest
 import torch
 
+from models import build_model
 from models.blocks import ACTIVATIONS
-from models.cells import CELLS, build_cell, option_names
+from models.cells import CELLS, HGRUCell, build_cell, option_names
 from models.normalization import NORMALIZATIONS
 from models.tower import FeedForwardTower
 from trainable.config import TrainConfig
@@ -98,6 +99,21 @@ def test_an_option_of_another_cell_is_refused_with_the_cells_that_have_it() -> N
         build_cell("gru", 3, 4, peepholes="none")
     with pytest.raises(ValueError, match="peepholes is an option of lstm; cell_type 'gru' has none"):
         NetworkSettings(cell_type="gru", peepholes="none")
+
+
+def test_an_fgru_with_thesis_exact_has_the_options_of_an_hgru() -> None:
+    assert isinstance(build_cell("fgru", 3, 4, thesis_exact=True, shared_kernel=True), HGRUCell)
+    config = NetworkSettings(cell_type="fgru", thesis_exact=True, shared_kernel=True)
+    assert not any("w_gate_exc" in name for name in build_model(config, 3).state_dict())
+    message = (
+        r"with thesis_exact an fgru is .* an hgru, which has no option 'attention'; it has: shared_kernel, "
+    )
+    with pytest.raises(ValueError, match=message):
+        build_cell("fgru", 3, 4, thesis_exact=True, attention="se")
+    with pytest.raises(ValueError, match=message):
+        NetworkSettings(cell_type="fgru", thesis_exact=True, attention="se")
+    with pytest.raises(ValueError, match="shared_kernel is an option of hgru; cell_type 'fgru' has none"):
+        NetworkSettings(cell_type="fgru", shared_kernel=True)
 
 
 def _at_a_pixel(cell: torch.nn.Module, names: str, v: torch.Tensor) -> torch.Tensor:
