@@ -34,8 +34,9 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
     Args:
         config: A mapping or an object with attributes, such as TrainConfig. `model_base` names an entry
             of MODELS ("ff_tower" where it is missing); the keyword arguments of that entry are the other
-            keys read here, with their defaults. Keys of the rest of a run (learning_rate, ...) are not
-            looked at: the configuration's own type refuses unknown ones.
+            keys read here, with their defaults; where `normalization` is missing, a tower of fgrus has
+            "instancenorm". Keys of the rest of a run (learning_rate, ...) are not looked at: the
+            configuration's own type refuses unknown ones.
         num_classes: Length of the logits.
 
     The weights follow from torch.manual_seed alone.
@@ -50,6 +51,9 @@ def build_model(config: Mapping[str, Any] | object, num_classes: int) -> nn.Modu
             settings[name] = {option: value for option, value in given.items() if value is not None}
         elif name != "num_classes":
             settings[name] = _value(config, name, parameter.default)
+    if settings.get("cell_type") == "fgru" and not settings["thesis_exact"]:
+        # The fGRU is defined with it; the original's, an hgru, had the batch norm of all its towers.
+        settings["normalization"] = _value(config, "normalization", "instancenorm")
     return builder(num_classes, **settings)
 
 

@@ -3,8 +3,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from pydantic import BaseModel
+from torch import nn
 
 from models import CELLS, MODELS, build_model, build_uninitialized
+from trainable.config.network import NetworkSettings
 
 CONFIG = {
     "model_base": "ff_tower",
@@ -55,6 +57,24 @@ def test_defaults_are_the_feed_forward_tower_with_batchnorm() -> None:
         model = build_model({}, 1000)
     assert sum(p.numel() for p in model.parameters()) == 6_760_168
     assert model.get_submodule("cell_blocks.4.norm").num_features == 512
+
+
+@pytest.mark.parametrize("thesis_exact", [False, True])
+@pytest.mark.parametrize(
+    "config", [*({"cell_type": cell} for cell in CELLS), *({"model_base": name} for name in MODELS)], ids=str
+)
+def test_a_mapping_has_the_normalization_of_the_typed_configuration(
+    config: dict[str, str], thesis_exact: bool
+) -> None:
+    if config.get("model_base") in ("gammanet", "resnet18"):
+        thesis_exact = False
+    config = {**config, "thesis_exact": thesis_exact}
+    plain, typed = (build_uninitialized(c, 3) for c in (config, NetworkSettings(**config)))
+    assert [type(m) for m in plain.modules()] == [type(m) for m in typed.modules()]
+    cell = config.get("cell_type")
+    norms = nn.InstanceNorm2d if cell == "fgru" and not thesis_exact else nn.BatchNorm2d
+    if cell is not None:
+        assert any(isinstance(m, norms) for m in plain.modules())
 
 
 def test_unknown_model_is_refused_with_what_is_allowed() -> None:
