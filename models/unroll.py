@@ -6,6 +6,7 @@ the next one starts, whose input convolutions then take all steps' images at onc
 Shape letters: N images, C channels, Y x X feature map, T time steps.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -21,9 +22,26 @@ from models.cells import Cell, State
 from models.dropout import SpatialDropout
 from models.normalization import batch_statistics_counted
 
-# Steps that `recompute` computes again together in its backward pass. A segment leaves nothing but its last
-# states, and the activations of one segment are alive at a time: memory grows by one state per SEGMENT steps.
-SEGMENT = 3
+# Memory of all blocks' states after a step, in units of what a step keeps for its backward pass: 0.2 to 0.5
+# in the cells. It decides only how recomputation is divided, never what comes out.
+STATE_SIZE = 1 / 3
+
+
+def segment_lengths(steps: int) -> list[int]:
+    """How `recompute` divides time steps into segments, so that memory peaks as low as it can.
+
+    A segment leaves its last states alone, so in the backward pass of the k-th, k - 1 states are alive beside
+    its own activations: later segments are shorter. The last one is not computed again, for its backward
+    pass follows at once.
+    """
+    peak = 1.0
+    while True:
+        lengths: list[int] = []
+        while (room := math.floor(peak - STATE_SIZE * len(lengths))) >= 1 and sum(lengths) < steps:
+            lengths.append(min(room, steps - sum(lengths)))
+        if sum(lengths) == steps:
+            return lengths
+        peak += STATE_SIZE
 
 
 @dataclass
@@ -57,17 +75,18 @@ class CellStack:
         Args:
             every: Return every step's features and states, not the last one's alone.
             hidden: Return states.
-            recompute: Keep a state every SEGMENT steps and compute all else again in the backward pass.
+            recompute: Keep the states between segments and compute all else again in the backward pass.
         """
         states: list[State] = [None] * len(self.blocks)
         result = Unrolled([], [])
-        segment = SEGMENT if recompute and torch.is_grad_enabled() else steps
-        for start in range(0, steps, segment):
-            times = range(start, min(start + segment, steps))
+        start = 0
+        for length in segment_lengths(steps) if recompute and torch.is_grad_enabled() else [steps]:
+            times = range(start, start + length)
+            start = times.stop
             kept = times if every else range(steps - 1, steps)
             final = times.stop == steps and not hidden
             arguments = (drive, states, times, kept, hidden, final)
-            if segment == steps:
+            if times.stop == steps:
                 features, kept_hidden, states = self._segment(*arguments)
             else:
                 features, kept_hidden, states = checkpoint(
