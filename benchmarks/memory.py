@@ -4,7 +4,8 @@ Peak memory of one training step (forward, backward, optimizer) beyond what the 
 T: the reference of benchmarks/reference.py, our tower, and our tower with `recompute`. On a GPU it is what
 torch's allocator handed out; on the CPU it is the resident memory of a process of its own per point (Linux's
 VmHWM - VmRSS), so it counts everything, libraries' work space included. `growth` is the peak at the last T
-minus that at the first from 4 on, as a percentage of what ours grows by without recompute.
+minus that at the first from 4 on, as a percentage of what ours grows by without recompute. Every peak is also
+given as a part of the reference's.
 
     python -m benchmarks.memory                              CPU, gru, T 1 to 16, 2 images: about 3 minutes
     python -m benchmarks.memory --device cuda --batch 64 --cells gru lstm reciprocal hgru fgru
@@ -85,7 +86,7 @@ def table(results: list[dict[str, Any]], steps: list[int]) -> Table:
     for column in (
         "cell",
         "way",
-        *(f"T={t}" for t in steps),
+        *(f"T={t} (of ref.)" for t in steps),
         "growth",
         "% of plain",
         f"target {TARGET:.0f} %",
@@ -94,7 +95,7 @@ def table(results: list[dict[str, Any]], steps: list[int]) -> Table:
     for row in results:
         percent = row["growth_percent_of_plain"]
         met = ("met" if percent < TARGET else "NOT MET") if row["way"] == "recompute" else ""
-        sizes = [f"{row['peak_mib'][t]:,.0f}" for t in steps]
+        sizes = [f"{row['peak_mib'][t]:,.0f} ({row['ratio_to_reference'][t]:.2f})" for t in steps]
         grid.add_row(row["cell"], row["way"], *sizes, f"{row['growth_mib']:,.0f}", f"{percent:.0f}", met)
     return grid
 
@@ -129,6 +130,7 @@ def main() -> int:
                     "cell": cell,
                     "way": way,
                     "peak_mib": peaks,
+                    "ratio_to_reference": {t: peaks[t] / rows["reference"][t] for t in peaks},
                     "growth_mib": growth(peaks),
                     "growth_percent_of_plain": percent,
                 }

@@ -25,8 +25,8 @@ def prepare_model(model: nn.Module, *, compile: str = "off", channels_last: bool
     Parameters and the keys of its state_dict stay as they are.
 
     Args:
-        compile: "off"; "step", compile the time step of every cell, or of a gamma-net, which takes seconds and
-            serves any number of steps (one after the other where each has a norm or a scale of its own);
+        compile: "off"; "step", compile the time step of every cell, or of a gamma-net, which takes seconds
+            and serves any number of steps (each anew where it has a norm or a scale of its own);
             "model", compile the whole forward pass, slower to compile and anew for every T. Models without
             time steps are compiled whole in both cases.
         channels_last: Keep feature maps with their channels innermost in memory, which tensor cores and

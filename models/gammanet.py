@@ -264,12 +264,12 @@ class GammaNet(nn.Module):
         steps = _checked_steps(self.time_steps if time_steps is None else time_steps)
         drive = self.network.input_block(x)
         recompute = self.recompute and torch.is_grad_enabled()
-        kernels = None if recompute else self.network.kernels()
+        kernels = None if recompute and steps > 1 else self.network.kernels()
         states: list[Tensor] | None = None
         logits: list[Tensor] = []
         hidden: list[list[Tensor]] = []
         for t in range(steps):
-            if recompute:
+            if recompute and t < steps - 1:  # the last step's backward pass follows at once
                 states = checkpoint(
                     self.network.step,
                     drive,

@@ -68,7 +68,13 @@ def normalize(norm: nn.Module, x: Tensor, t: int) -> Tensor:
 def keeps_statistics(norm: nn.Module) -> bool:
     """Whether calling `norm` leaves a trace in training, so that it must be called for nobody's sake too."""
     batch_norms = [m for m in norm.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    return any(m.track_running_stats for m in batch_norms)
+    return any(m.track_running_stats and m.training for m in batch_norms)
+
+
+def smallest_map(name: str | None, channels: int) -> int:
+    """Side of the smallest map that make_norm's result takes: a single position has no variance."""
+    alone = name == "instancenorm" or (name == "groupnorm" and math.gcd(32, channels) == channels)
+    return 2 if alone else 1
 
 
 @contextmanager

@@ -27,8 +27,8 @@ class FeedForwardTower(nn.Module):
     In each time step every block sees what the block below made of the same step (synchronous unrolling,
     no top-down connections). Logits are the 3x3 convolution `last_conv` of the last map, averaged over
     its valid positions: one position on the 3x3 map of a 224 px image, where this is the original's head.
-    A map below 3x3 is padded by one zero on each side first. So every image size works that survives the
-    poolings; `smallest_image` says which.
+    A map below 3x3 is padded by one zero on each side first. So every image size works that leaves each
+    block the map it needs; `smallest_image` says which.
 
     What does not change over time is computed once: the leading blocks without memory (their batch norms
     still count T updates, as if computed T times) and the input convolutions of the first block that
@@ -46,14 +46,14 @@ class FeedForwardTower(nn.Module):
         dropout_recurrent: Probability that a channel of a block's state is dropped where convolutions read
             it, the same channels in all steps (variational dropout, Gal and Ghahramani 2016,
             arXiv:1512.05287). What a cell carries on is left whole, so the state does not grow.
-        recompute: Compute activations again in the backward pass instead of keeping them: about a third
-            more time, and memory that hardly grows with T.
+        recompute: Compute activations again in the backward pass instead of keeping them: up to a third
+            more time, and memory that grows with T by the states alone; for one step it changes nothing.
         skip_first: Make the first block a plain convolution block. Its map is the largest, so memory
             there costs the most.
         do_preconv: Give reciprocal, hgru and fgru blocks a convolution that makes their channels.
         preconv_kernel: Side of that convolution.
         cell_kernel: Side of the kernels of every block but the first. The original took the setting and used
-            3 all the same: its weights want 3 here.
+            3 all the same, as thesis_exact does.
         filters: Channels of each block, instead of the tower type's.
         pools: Poolings of each block, instead of the tower type's; needed where the lengths differ.
         first_kernel: Side of the kernels of the first block. For 32 px images use 3.
@@ -104,7 +104,7 @@ class FeedForwardTower(nn.Module):
                     "conv" if plain else cell_type,
                     ins,
                     outs,
-                    kernel_size=first_kernel if i == 0 else cell_kernel,
+                    kernel_size=first_kernel if i == 0 else 3 if thesis_exact else cell_kernel,
                     stride=first_stride if i == 0 else 1,
                     activation=activation,
                     normalization=normalization or "none",
@@ -133,16 +133,20 @@ class FeedForwardTower(nn.Module):
         self._constant_blocks = next((i for i, b in enumerate(blocks) if b.recurrent), len(blocks))
 
     @property
+    def _cells(self) -> list[Cell]:
+        return list(self.cell_blocks)  # type: ignore[arg-type]
+
+    @property
     def stateless(self) -> bool:
         """Whether no block has a memory, so that one time step says all."""
         return self._constant_blocks == len(self.cell_blocks)
 
     @property
     def smallest_image(self) -> int:
-        """Side in pixels of the smallest square image that survives the poolings."""
+        """Side in pixels of the smallest square image whose maps suffice for every block and pooling."""
         side = 1
-        for pool in reversed(self.pools):
-            side *= 2 if pool else 1
+        for block, pool in zip(reversed(self._cells), reversed(self.pools), strict=True):
+            side = max(block.smallest_map, side * 2 if pool else side)
         return side if self._first_stride == 1 else (side - 1) * self._first_stride + self._first_kernel
 
     def forward(
@@ -178,7 +182,7 @@ class FeedForwardTower(nn.Module):
         if self.stateless:
             features, hidden = [x], [constant_hidden]
         else:
-            blocks: list[Cell] = list(self.cell_blocks[self._constant_blocks :])  # type: ignore[arg-type]
+            blocks = self._cells[self._constant_blocks :]
             result = CellStack(
                 blocks,
                 self.pools[self._constant_blocks :],
@@ -218,11 +222,12 @@ class FeedForwardTower(nn.Module):
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError, with the remedy, where an image of so many pixels is too small."""
         if min(height, width) < self.smallest_image:
+            largest = max(block.smallest_map for block in self._cells)
             raise ValueError(
                 f"an image of {height}x{width} px is too small for a first block of kernel "
-                f"{self._first_kernel} and stride {self._first_stride} and {sum(self.pools)} poolings, which "
-                f"need {self.smallest_image} px; use larger images, fewer `pools`, or first_kernel 3 and "
-                f"first_stride 1"
+                f"{self._first_kernel} and stride {self._first_stride}, {sum(self.pools)} poolings and blocks "
+                f"that want maps of {largest}x{largest} or larger, which need {self.smallest_image} px; "
+                f"use larger images, fewer `pools`, or first_kernel 3 and first_stride 1"
             )
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from models.blocks import require_choice
 from models.convolution import is_small
-from models.normalization import make_norm
+from models.normalization import make_norm, smallest_map
 
 State = Tensor | tuple[Tensor, Tensor] | None
 
@@ -91,6 +91,8 @@ class Cell(nn.Module):
         self.thesis_exact = spec.thesis_exact
         self.hidden_init = spec.hidden_init or hidden_init
         self.hidden_seed = hidden_seed
+        self.smallest_map = smallest_map(spec.normalization, spec.out_channels)
+        """Side of the smallest map that the cell can work on."""
         require_choice("hidden_init", self.hidden_init, HIDDEN_INITS)
         if self.hidden_init not in self.allowed_hidden_inits:
             raise ValueError(

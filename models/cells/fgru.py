@@ -13,7 +13,7 @@ from models.cells.base import CellSpec, State, masked
 from models.cells.hgru import GATE_BIASES
 from models.cells.preconv import PreconvCell, chronos_bias
 from models.convolution import StateConv
-from models.normalization import normalize
+from models.normalization import normalize, smallest_map
 
 ATTENTIONS = ("gala", "se", "none")
 
@@ -207,6 +207,8 @@ class FGRUCell(PreconvCell):
         hidden_seed: int | None = None,
     ) -> None:
         super().__init__(spec, "identity", hidden_seed)
+        statistics = smallest_map(spec.normalization or "instancenorm", spec.out_channels)
+        self.smallest_map = max(statistics, spec.kernel_size // 2 + 1)  # which its padding reflects
         self.fgru = FGRUCircuit(
             spec,
             attention=attention,

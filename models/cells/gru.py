@@ -80,7 +80,7 @@ class ConvGRUCell(Cell):
             read = masked(state, mask)
             r, z = (gate.sigmoid_() for gate in of_gates.plus(read, drive_r, drive_z))
             c = self._candidate(of_candidate(r * read).add_(drive_c), t)
-            h = z * (state + c) if self.thesis_exact else torch.lerp(state, c, z)
+            h = z * (state + c) if self.thesis_exact else torch.lerp(state.to(c.dtype), c, z)
         if not self.norm_first:
             h = normalize(self.norm, h, t)
         return h, h

@@ -11,10 +11,22 @@ from models.blocks import require_choice
 from models.cells.base import CellSpec, State, masked
 from models.cells.preconv import PreconvCell, chronos_bias
 from models.convolution import StateConv
-from models.normalization import normalize
+from models.normalization import PER_STEP, normalize
 
 SYMMETRIES = ("gradient", "parametrized", "free")
 GATE_BIASES = ("before_norm", "after_norm")
+
+
+class _SymmetricGradient(torch.autograd.Function):
+    """The kernel as it is, whose gradient is made symmetric in its channels."""
+
+    @staticmethod
+    def forward(ctx: Any, kernel: Tensor) -> Tensor:
+        return kernel.view_as(kernel)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return (gradient + gradient.transpose(0, 1)) / 2
 
 
 class HGRUKernels(NamedTuple):
@@ -42,6 +54,7 @@ class HGRUCircuit(hGRUCell):
         normalized = (spec.normalization or "none") != "none"
         # An odd size for the library's padding, which is not used.
         super().__init__(channels, channels, spec.kernel_size, batchnorm=normalized, timesteps=time_steps)
+        self._statistics = spec.normalization in ("batchnorm", PER_STEP)
         self.symmetry, self.bias_last = symmetry, gate_bias == "after_norm" and normalized
         if normalized:
             self.bn = nn.ModuleList(spec.make_norm(weight=0.1) for _ in range(4))
@@ -49,7 +62,8 @@ class HGRUCircuit(hGRUCell):
             nn.init.ones_(self.n)
         if shared_kernel:
             del self.w_gate_exc
-        self._symmetrize_gradients()
+        for kernel in self._weights:
+            kernel._backward_hooks = None  # the library's: copies, pickles and loaded weights would lose them
         if not spec.thesis_exact:
             self._reset_time_constants(channels, time_steps)
             if symmetry != "free":
@@ -73,21 +87,12 @@ class HGRUCircuit(hGRUCell):
         for kernel in self._weights:
             kernel.copy_((kernel + kernel.transpose(0, 1)) / 2**0.5)
 
-    def _symmetrize_gradients(self) -> None:
-        """Replace the library's hooks, which a copied or unpickled parameter has lost."""
-        for kernel in self._weights:
-            kernel._backward_hooks = None
-            if self.symmetry == "gradient":
-                kernel.register_hook(lambda grad: (grad + grad.transpose(0, 1)) / 2)
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        nn.Module.__setstate__(self, state)
-        self._symmetrize_gradients()
-
     def kernels(self) -> HGRUKernels:
         """The weights of one forward pass; where biases come after the norm, without them."""
         weights: list[Tensor] = list(self._weights)
-        if self.symmetry == "parametrized":
+        if self.symmetry == "gradient":
+            weights = [_SymmetricGradient.apply(weight) for weight in weights]
+        elif self.symmetry == "parametrized":
             weights = [(weight + weight.transpose(0, 1)) / 2 for weight in weights]
         bias1, bias2 = (None, None) if self.bias_last else (self.u1_gate.bias, self.u2_gate.bias)
         inhibition = StateConv(weights[0])
@@ -127,17 +132,23 @@ class HGRUCircuit(hGRUCell):
         return self.n[min(t, len(self.n) - 1)] * torch.lerp(h2.to(new.dtype), new, g2.to(new.dtype))
 
     def from_zeros(self, drive: Tensor, t: int, kernels: HGRUKernels) -> Tensor:
-        """forward from a state of zeros, for norms of one image alone and no norm: they leave c1 constant.
+        """forward from a state of zeros, of which no convolution makes anything but its bias.
 
-        Nothing is inhibited then but by the shift of N1.
+        So c1 is constant in each channel, and the gain acts on zeros: it is left out but for its statistics.
         """
         if not self.batchnorm:
             h1 = torch.tanh(drive)
             g2, c2 = torch.sigmoid(kernels.u2(h1)), kernels.excitation(h1)
             new = torch.tanh(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
             return self.n[min(t, len(self.n) - 1)] * (g2 * new)
-        shift = self.bn[1].get_parameter("bias").view(-1, 1, 1)
-        h1 = F.relu(drive - F.relu(shift * self.mu))
+        if self._statistics:
+            zeros = drive.new_zeros(drive.shape)
+            if self.training:
+                normalize(self.bn[0], zeros if self.bias_last else zeros + kernels.u1.of_zeros(drive), t)
+            c1 = normalize(self.bn[1], zeros, t)
+        else:
+            c1 = self.bn[1].get_parameter("bias").view(-1, 1, 1)
+        h1 = F.relu(drive - F.relu(c1 * self.mu))
         g2 = self._gate(kernels.u2(h1), 2, self.u2_gate.bias, t)
         c2 = normalize(self.bn[3], kernels.excitation(h1), t)
         return g2 * F.relu(self.kappa * h1 + c2 * (self.gamma + self.w * h1))
@@ -185,7 +196,6 @@ class HGRUCell(PreconvCell):
         require_choice("symmetry", symmetry, SYMMETRIES)
         require_choice("gate_bias", gate_bias, GATE_BIASES)
         self.hgru = HGRUCircuit(spec, symmetry, shared_kernel, gate_bias)
-        self.skips_zeros = spec.normalization in (None, "none", "layernorm", "groupnorm", "instancenorm")
 
     def kernels(self) -> HGRUKernels:
         return self.hgru.kernels()
@@ -200,7 +210,7 @@ class HGRUCell(PreconvCell):
         last: bool = False,
     ) -> tuple[Tensor, State]:
         if state is None:
-            state = self.first_state(drive) if self.skips_zeros else self.initial_state(drive)
+            state = self.first_state(drive)
         if state is None:
             h = self.hgru.from_zeros(drive, t, kernels)
         else:

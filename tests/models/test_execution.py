@@ -1,6 +1,7 @@
 """The ways to execute a model, fused, recomputed, channels last, in bfloat16, leave its numbers alone."""
 
 import copy
+import pickle
 import shutil
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from models.cells import CELLS
 from models.execution import prepare_model
+from models.gammanet import GammaNet
 from models.tower import FeedForwardTower
+from models.unroll import STATE_SIZE, segment_lengths
 
 RECURRENT = sorted(name for name, cell in CELLS.items() if cell.recurrent)
 
@@ -130,6 +133,109 @@ def test_compilation_changes_neither_numbers_nor_names(how: str, monkeypatch: py
     prepare_model(tower, compile=how)
     assert tower.state_dict().keys() == reference.state_dict().keys()
     _agree(tower, reference, torch.randn(3, 3, 13, 17))
+
+
+def _run_steps(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often compiled code has run; nothing is generated."""
+    compiler, ran = torch.compile, [0]
+
+    def counting(graph: torch.fx.GraphModule, example: Any) -> Callable[..., Any]:
+        def run(*arguments: Any) -> Any:
+            ran[0] += 1
+            return graph.forward(*arguments)
+
+        return run
+
+    monkeypatch.setattr(
+        torch, "compile", lambda f, **settings: compiler(f, **{**settings, "backend": counting})
+    )
+    torch._dynamo.reset()
+    return ran
+
+
+@pytest.mark.parametrize(
+    ("cell_type", "normalization"),
+    [("gru", "batchnorm_per_step"), ("lstm", "layernorm"), ("reciprocal", "batchnorm"), ("hgru", "none")],
+)
+def test_every_step_of_every_block_runs_compiled_whatever_the_batch(
+    cell_type: str, normalization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = _run_steps(monkeypatch)
+    widths = {"filters": [2, 3, 4, 5, 6], "pools": [False] * 5}
+    tower = _tower(cell_type, normalization=normalization, time_steps=5, **widths)
+    prepare_model(tower, compile="step")
+    x = torch.randn(3, 3, 6, 6)
+    for images in (x, x[:2]):
+        tower.train()(images).sum().backward()
+        with torch.no_grad():
+            tower.eval()(images)
+    ran[0] = 0
+    for images in (x, x[:2]):
+        tower.train()(images).sum().backward()
+        with torch.no_grad():
+            tower.eval()(images)
+    assert ran[0] >= 4 * 4 * 5  # passes, blocks with a memory, steps
+
+
+def test_a_copy_of_a_compiled_model_has_weights_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    _run_steps(monkeypatch)
+    tower, x = _tower("gru", normalization="layernorm", time_steps=2).eval(), torch.randn(1, 3, 13, 17)
+    expected = tower(x)
+    prepare_model(tower, compile="step")
+    copied, pickled = copy.deepcopy(tower), pickle.loads(pickle.dumps(tower))
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter.zero_()
+    for other in (copied, pickled):
+        torch.testing.assert_close(other(x), expected)
+
+
+@pytest.mark.parametrize("normalization", ["instancenorm", "batchnorm_per_step"])
+def test_a_gammanet_is_compiled_step_by_step_with_recomputation_too(
+    normalization: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = _run_steps(monkeypatch)
+    settings = {"filters": [2, 2, 4, 2, 2], "first_kernel": 3, "first_stride": 1, "gamma_head": "pooled"}
+    net = GammaNet(3, tower_type="small", normalization=normalization, time_steps=5, **settings).double()
+    reference = copy.deepcopy(net)
+    net.recompute = True
+    prepare_model(net, compile="step")
+    _agree(net, reference, torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    assert ran[0] == 5 + 4
+
+
+@pytest.mark.parametrize("steps", range(1, 20))
+def test_segments_hold_every_step_and_peak_lower_than_all_steps_together(steps: int) -> None:
+    lengths = segment_lengths(steps)
+    assert sum(lengths) == steps
+    assert lengths == sorted(lengths, reverse=True)
+    peak = max(length + STATE_SIZE * before for before, length in enumerate(lengths))
+    assert peak < steps or steps == 1
+
+
+@pytest.mark.parametrize("cell_type", RECURRENT)
+@pytest.mark.parametrize("steps", [1, 2, 3, 4])
+def test_recomputation_keeps_less_for_the_backward_pass_and_takes_the_last_segment_as_it_is(
+    cell_type: str, steps: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, taken = {}, []
+    step = CELLS[cell_type].step
+    monkeypatch.setattr(CELLS[cell_type], "step", lambda *a, **k: (taken.append(1), step(*a, **k))[1])
+    for recompute in (False, True):
+        tower = _tower(cell_type, normalization="layernorm", time_steps=steps, recompute=recompute)
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: Tensor, sizes: dict[int, int] = sizes) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            loss = tower(torch.randn(2, 3, 32, 32)).square().sum()
+        taken.clear()
+        loss.backward()
+        kept[recompute] = sum(sizes.values())
+    assert kept[True] < kept[False] or steps == 1
+    assert len(taken) == 2 * (steps - segment_lengths(steps)[-1])  # blocks
 
 
 @pytest.mark.slow

@@ -216,9 +216,18 @@ def test_a_symmetric_head_reads_a_small_map_the_same_mirrored() -> None:
         torch.testing.assert_close(tower._head(features), tower._head(features.flip(3)))
 
 
-@pytest.mark.parametrize("settings", [{}, {"first_kernel": 7, "first_stride": 2}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"first_kernel": 7, "first_stride": 2},
+        {"normalization": "instancenorm", "pools": [True, False, False]},
+        {"normalization": "groupnorm"},
+        {"cell_type": "fgru", "cell_options": {"attention": "none"}, "cell_kernel": 5},
+    ],
+)
 def test_the_smallest_image_works_and_one_pixel_less_is_refused(settings: dict[str, Any]) -> None:
-    tower = _tower("rnn", **settings).eval()
+    tower = _tower(**{"cell_type": "rnn", **settings}).train()
     side = tower.smallest_image
     assert tower(torch.randn(1, 3, side, side)).shape == (1, 5)
     with pytest.raises(ValueError, match=f"an image of {side}x{side - 1} px is too small .* need {side} px"):
@@ -317,3 +326,8 @@ def test_calls_that_make_no_sense_are_refused() -> None:
         _tower()(torch.randn(2, 3, 13, 17), time_steps=0)
     with pytest.raises(ValueError, match=r"images must be \(N, C, Y, X\), got shape \(3, 13, 17\)"):
         _tower()(torch.randn(3, 13, 17))
+
+
+def test_the_originals_towers_have_kernels_of_three_whatever_cell_kernel_says() -> None:
+    tower = _tower("gru", cell_kernel=7, thesis_exact=True)
+    tower.load_state_dict(_tower("gru", thesis_exact=True).state_dict(), strict=True)

@@ -179,8 +179,8 @@ class NetworkSettings(Settings):
     """Compile each cell's time step, or the whole model: faster steps after a slow first one."""
 
     recompute: bool = False
-    """Compute activations again in the backward pass instead of keeping them: about a third more time, and
-    memory that hardly grows with time_steps."""
+    """Compute activations again in the backward pass instead of keeping them: up to a third more time, and
+    memory that grows with time_steps by the states alone. One time step is as it was."""
 
     @model_validator(mode="before")
     @classmethod

@@ -28,8 +28,10 @@ def test_every_cell_trains_with_every_normalization(cell_type: str, normalizatio
     output = _final(cell, torch.randn(2, 3, 5, 7))
     assert output.shape == (2, 4, 5, 7)
     output.square().mean().backward()
-    # What makes the memory of a step that never comes has no gradient: its norm of that step.
-    unasked = ("norm2.steps.2.weight", "norm2.steps.2.bias") if normalization == "batchnorm_per_step" else ()
+    # What makes the memory of a step that never comes has no gradient: its norm of that step; nor has the
+    # gain of a state of zeros.
+    norms = ("norm2.steps.2", "hgru.bn.0.steps.0") if normalization == "batchnorm_per_step" else ()
+    unasked = [f"{norm}.{parameter}" for norm in norms for parameter in ("weight", "bias")]
     for name, parameter in cell.named_parameters():
         assert name in unasked or (parameter.grad is not None and parameter.grad.isfinite().all()), name
 

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from models.cells import build_cell
@@ -36,3 +37,13 @@ def test_gru_with_1x1_kernel_and_tanh_is_the_papers_equation_at_a_pixel() -> Non
     z = torch.sigmoid(affine("wz", vx) + affine("uz", vh))
     c = torch.tanh(affine("wcan", vx) + affine("ucan", r * vh))
     torch.testing.assert_close(cell(x, h)[0].flatten(), (1 - z) * vh + z * c)
+
+
+@pytest.mark.parametrize("cell_type", ["rnn", "gru", "lstm", "reciprocal", "hgru", "fgru"])
+def test_a_state_in_float32_goes_on_under_bfloat16_autocast(cell_type: str) -> None:
+    cell = build_cell(cell_type, 3, 4, normalization="layernorm", time_steps=2)
+    x = torch.randn(2, 3, 5, 7)
+    state = cell(x)[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output, _ = cell(x, state, 1)
+    torch.testing.assert_close(output.float(), cell(x, state, 1)[0], rtol=0.05, atol=0.1)
