@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from search.sections import CLOSED, Resources, Search
 from search.space import ConstantParameter, Space
 from search.sweep import is_sweep, search_values
 from trainable.config import ADJUSTABLE, PATHS, TrainConfig
-from trainable.config_file import apply_overrides, describe, read_mapping, validate
+from trainable.config_file import apply_overrides, problems_of, read_mapping, validate
 from trainable.errors import ConfigError
 
 SPEC_FILE = "spec.yaml"
@@ -99,10 +100,9 @@ class SearchSpec(BaseModel):
             try:
                 TrainConfig(**values)
             except ValidationError as error:
-                for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
-                    key, _, message = line.removeprefix(": ").partition(": ")
-                    group = "space" if key in self.space else "train"
-                    problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
+                for key, message in problems_of(error, values, allowed=sorted(TrainConfig.model_fields)):
+                    group = "space" if key.partition(".")[0] in self.space else "train"
+                    problems.append(f"{group}.{key}: {message}" if key else f"train: {message}")
         return list(dict.fromkeys(problems))
 
     def corners(self) -> list[TrainConfig]:
@@ -176,22 +176,29 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
                 [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
             )
     if base is not None:
-        kept = {k: v for k, v in read_mapping(base).items() if k not in values.get("space", {})}
-        values["train"] = kept | (values.get("train") or {})
+        space, train = values.get("space"), values.get("train")
+        kept = {k: v for k, v in read_mapping(base).items() if not isinstance(space, dict) or k not in space}
+        if train is None or isinstance(train, dict):  # anything else is the spec's to refuse
+            values["train"] = kept | (train or {})
     values = apply_overrides(values, overrides)
     train = values.get("train")
     if isinstance(train, dict):
         for key in PATHS:
             if isinstance(train.get(key), str):
-                train[key] = str(Path(train[key]).expanduser().absolute())
+                train[key] = _absolute(train[key])
     search = values.get("search")
     if isinstance(search, dict):
         warm = search.get("warm_start")
         if isinstance(warm, str) and "://" not in warm:
-            search["warm_start"] = str(Path(warm).expanduser().absolute())
+            search["warm_start"] = _absolute(warm)
     try:
         return validate(SearchSpec, values, str(path))
     except ConfigError as error:
         lines = [line for problem in error.problems for line in problem.splitlines()]
         source = f"{path}: "
         raise ConfigError(line if line.startswith(source) else source + line for line in lines) from None
+
+
+def _absolute(path: str) -> str:
+    # Path.expanduser raises where there is no such user: then it is a folder named ~nobody, which is missing.
+    return str(Path(os.path.expanduser(path)).absolute())

@@ -65,6 +65,68 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, change: dict[str, 
     assert all(problem.startswith(f"{path}: ") for problem in error.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (
+            {"space": {"learning_rate": {"type": "int", "low": "x"}}},
+            [
+                "space.learning_rate.low: Input should be a valid integer, unable to parse string as an "
+                "integer, got 'x'",
+                "space.learning_rate.high: Field required",
+            ],
+        ),
+        (
+            {"space": {"filters": {"type": "categorical", "choices": [[4, 8]]}}},
+            [
+                "space.filters.choices.0: Input should be a valid string or a valid boolean or a valid "
+                "integer or a valid number, got [4, 8]"
+            ],
+        ),
+        (
+            {"space": {"learning_rate": {"type": "flaot", "low": 0}}},
+            [
+                "space.learning_rate.type: must be one of 'float', 'int', 'categorical', 'constant', "
+                "got 'flaot'"
+            ],
+        ),
+        ({"space": {"learning_rate": {"low": 0, "high": 1}}}, ["space.learning_rate.type: Field required"]),
+        ({"search": {"metric": 5}}, ["search.metric: Input should be a valid string or a valid list, got 5"]),
+        ({"search": {"mode": ["maxx"]}}, ["search.mode.0: Input should be 'min' or 'max', got 'maxx'"]),
+        (
+            {"train": {**spec()["train"], "batch_max": []}},
+            ["train.batch_max: Input should be a valid integer or 'auto', got []"],
+        ),
+    ],
+)
+def test_a_wrong_value_has_one_line_that_names_no_other_keys_than_the_users(
+    tmp_path: Path, change: dict[str, Any], problems: list[str]
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(spec(**change)))
+    with pytest.raises(ConfigError) as error:
+        load_spec(path, [])
+    assert error.value.problems == [f"{path}: {problem}" for problem in problems]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": None}, "space: .* got None"),
+        ({"space": [1]}, r"space: .* got \[1\]"),
+        ({"train": "abc"}, "train: .* got 'abc'"),
+        ({"train": [1]}, r"train: .* got \[1\]"),
+    ],
+)
+def test_a_part_that_is_no_mapping_is_named_with_a_base_too(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(spec(**change)))
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path, [], ROOT / "configs" / "template.yaml")
+
+
 def test_a_wrong_fixed_setting_is_reported_once_however_many_corners(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(spec()))
