@@ -7,7 +7,7 @@ from typing import Any
 
 from optuna.trial import BaseTrial
 
-from search.space import CategoricalParameter, ConstantParameter, Space
+from search.space import ConstantParameter, Space, same
 from trainable.config import TrainConfig
 
 
@@ -84,8 +84,10 @@ def problems_of_conditions(space: Space) -> list[str]:
             if parent not in space:
                 problems.append(f"{where}: not in space; it has: {', '.join(space)}")
                 continue
-            never = [value for value in allowed if not _can_be(space[parent], value)]
-            problems += [f"{where}: {parent} is never {value!r}" for value in never]
+            given = space[parent]
+            why = ", a number without step or quantize," if getattr(given, "continuous", False) else ""
+            never = [value for value in allowed if not given.takes(value)]
+            problems += [f"{where}: {parent}{why} is never {value!r}" for value in never]
     if not problems:
         try:
             in_order(space)
@@ -94,14 +96,18 @@ def problems_of_conditions(space: Space) -> list[str]:
     return problems
 
 
-def _can_be(parameter: Any, value: Any) -> bool:
-    if isinstance(parameter, CategoricalParameter | ConstantParameter):
-        return value in parameter.extremes()
-    return isinstance(value, int | float) and parameter.low <= value <= parameter.high
-
-
 def _holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
-    return all(_value(parent, values) in allowed for parent, allowed in when.items())
+    return all(
+        any(_meets(_value(parent, values), value) for value in allowed) for parent, allowed in when.items()
+    )
+
+
+def _meets(value: Any, named: Any) -> bool:
+    """Whether a parent has the value that a condition names: three steps of 0.1 are 0.3."""
+    if same(value, named):
+        return True
+    reals = isinstance(value, float) and isinstance(named, int | float) and not isinstance(named, bool)
+    return reals and abs(value - named) <= 1e-15 + 1e-9 * abs(value)
 
 
 def _value(name: str, values: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 from search.conditions import corners, problems_of_conditions, settings
 from search.points import grid_points, problems_of_points
-from search.sections import CLOSED, Resources, Search
+from search.sections import CLOSED, Resources, Search, rungs_below
 from search.space import ConstantParameter, Space
 from search.sweep import is_sweep, search_values
 from trainable.config import ADJUSTABLE, PATHS, TrainConfig
@@ -21,6 +21,9 @@ from trainable.errors import ConfigError
 
 SPEC_FILE = "spec.yaml"
 """The resolved spec, in the search's folder."""
+
+LAST_SEED = 2**31 - 1
+"""The highest seed that a confirmation can train with."""
 
 
 class SearchSpec(BaseModel):
@@ -66,13 +69,34 @@ class SearchSpec(BaseModel):
                 f"search.scheduler: pbt changes settings while a network trains, and space has none that can "
                 f"be: {', '.join(sorted(ADJUSTABLE))}"
             )
-        scheduler = self.search.scheduler
-        if scheduler.type != "none" and self.maximum is not None and scheduler.grace_period > self.maximum:
+        self._scheduler_fits_the_length_of_a_trial()
+        self._confirmation_has_seeds()
+        return self
+
+    def _scheduler_fits_the_length_of_a_trial(self) -> None:
+        scheduler, maximum = self.search.scheduler, self.maximum
+        if scheduler.type == "none" or maximum is None:
+            return
+        if scheduler.grace_period > maximum:
             raise ValueError(
                 f"search.scheduler.grace_period ({scheduler.grace_period:g}) "
-                f"must not exceed the {scheduler.resource} of a trial ({self.maximum:g})"
+                f"must not exceed the {scheduler.resource} of a trial ({maximum:g})"
             )
-        return self
+        rungs = rungs_below(maximum, scheduler.grace_period, scheduler.reduction_factor)
+        if scheduler.brackets > rungs + 1:
+            raise ValueError(
+                f"search.scheduler.brackets: must be at most {rungs + 1}, one more than there are rungs "
+                f"below {maximum:g}, got {scheduler.brackets}"
+            )
+
+    def _confirmation_has_seeds(self) -> None:
+        confirm, highest = self.search.confirm, max(config.seed for config in self.corners())
+        if confirm is not None and highest + confirm.seeds > LAST_SEED:
+            group = "space" if "seed" in self.space else "train"
+            raise ValueError(
+                f"{group}.seed: must be at most {LAST_SEED - confirm.seeds}, because search.confirm trains "
+                f"with the {confirm.seeds} seeds after it too, got {highest}"
+            )
 
     def _metrics_are_there_when_they_are_read(self) -> None:
         scheduler = self.search.scheduler

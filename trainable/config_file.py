@@ -234,10 +234,8 @@ def _location(item: ErrorDetails, values: Any) -> list[Any]:
     """Where an error is, in keys and indices of `values`: pydantic adds names of its own for a union."""
     where: list[Any] = []
     for part in item["loc"]:
-        if isinstance(values, dict) and part in values:
-            where.append(part)
-            values = values[part]
-        elif isinstance(values, list) and isinstance(part, int) and part < len(values):
+        known = range(len(values)) if isinstance(values, list) else values
+        if isinstance(known, dict | range) and part in known:
             where.append(part)
             values = values[part]
     if item["type"] == "missing":

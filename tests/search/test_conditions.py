@@ -112,6 +112,79 @@ def test_a_wrong_condition_is_named(change: dict[str, Any], message: str) -> Non
         spec(space={**SPACE, **change}, train=fixed)
 
 
+STEPPED: dict[str, Any] = {
+    "time_steps": {"type": "int", "low": 1, "high": 7, "step": 2},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
+    "batch_size": {"type": "int", "low": 2, "high": 16, "quantize": 4},
+    "weight_decay": {"type": "float", "low": 0.1, "high": 0.3},
+    "cell_type": {"type": "categorical", "choices": ["gru", "rnn"]},
+    "learning_rate": 0.1,
+}
+
+
+def stepped(when: dict[str, Any] | None = None, **search: Any) -> SearchSpec:
+    """A space of steps, in which gradients may be clipped under a condition."""
+    fixed = {key: value for key, value in FIXED.items() if key != "dropout"}
+    clip = {} if when is None else {"clip_norm": {"value": 1.0, "when": when}}
+    return SearchSpec(train=fixed, space={**STEPPED, **clip}, search=search)
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"time_steps": [2]}, "when.time_steps: time_steps is never 2"),
+        ({"time_steps": [True]}, "time_steps is never True"),
+        ({"time_steps": [1, "3"]}, "time_steps is never '3'"),
+        ({"batch_size": [3]}, "batch_size is never 3"),
+        ({"dropout": [0.35]}, "dropout is never 0.35"),
+        ({"weight_decay": [0.2]}, "weight_decay, a number without step or quantize, is never 0.2"),
+        ({"learning_rate": [True]}, "learning_rate is never True"),
+    ],
+)
+def test_a_condition_that_never_holds_is_refused(when: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stepped(when)
+
+
+@pytest.mark.parametrize("when", [{"time_steps": [3]}, {"batch_size": [4, 8]}, {"dropout": [0.3]}])
+def test_a_condition_on_a_value_of_the_grid_holds_where_it_is_drawn(when: dict[str, Any]) -> None:
+    one = stepped(when)
+    (name,) = when
+    held = set()
+    for seed in range(60):
+        _, values = drawn(one, seed)
+        if "clip_norm" in values:
+            held.add(round(values[name], 9))
+    assert held == set(when[name])
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"time_steps": 2.5}, "must be a whole number from 1 to 7 in steps of 2, got 2.5"),
+        ({"time_steps": 2}, "in steps of 2, got 2"),
+        ({"time_steps": True}, "in steps of 2, got True"),
+        ({"dropout": 0.15}, "must be a number from 0 to 0.5 in steps of 0.1, got 0.15"),
+        ({"dropout": 0.6}, "from 0 to 0.5 in steps of 0.1, got 0.6"),
+        ({"weight_decay": "0.2"}, "must be a number from 0.1 to 0.3, got '0.2'"),
+        ({"weight_decay": float("nan")}, "must be a number from 0.1 to 0.3, got nan"),
+        ({"cell_type": ["gru"]}, r"must be one of \['gru', 'rnn'\], got \['gru'\]"),
+    ],
+)
+def test_a_point_that_no_trial_could_draw_is_refused(point: dict[str, Any], message: str) -> None:
+    (name,) = point
+    with pytest.raises(ValidationError, match=f"search.points_to_evaluate.0.{name}: .*{message}"):
+        stepped(points_to_evaluate=[point])
+
+
+def test_a_point_on_the_grid_is_tried_first(tmp_path: Path) -> None:
+    point = {"time_steps": 3, "dropout": 0.3, "batch_size": 7, "weight_decay": 0.1, "cell_type": "rnn"}
+    study = SearchStudy(tmp_path, stepped(points_to_evaluate=[point]))
+    trial = study.ask()
+    assert trial.params == pytest.approx(point)
+    assert study.config(trial).batch_size == 8
+
+
 def test_a_conditional_spec_reads_back_equal_and_searches(tmp_path: Path) -> None:
     one = spec()
     assert SearchSpec(**yaml.safe_load(one.to_yaml())) == one
