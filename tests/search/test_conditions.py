@@ -255,7 +255,7 @@ def test_every_distribution_has_its_bounds(tmp_path: Path, base: Path) -> None:
     ("changes", "message"),
     [
         ({"method": "bayesian"}, "method: must be one of bayes, random, grid"),
-        ({"metric": {"name": "val_acc", "goal": "max"}}, "metric.goal: must be maximize or minimize"),
+        ({"metric": {"name": "val_acc", "goal": "max"}}, "metric.goal: must be one of maximize, minimize"),
         (
             {"parameters": {"dropout": {"distribution": "normal", "min": 0, "max": 1}}},
             "parameters.dropout: dist",
@@ -271,6 +271,100 @@ def test_what_a_sweep_gets_wrong_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_spec(write(tmp_path, **changes), [], base)
+
+
+def bounds(**given: Any) -> dict[str, Any]:
+    """One parameter of a sweep."""
+    return {"parameters": {"learning_rate": {"min": 0.1, "max": 0.2, **given}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            bounds(distribution="log_uniform", min="a"),
+            "parameters.learning_rate: min: must be a number, got 'a'",
+        ),
+        (bounds(distribution="q_log_uniform", max="b"), "learning_rate: max: must be a number, got 'b'"),
+        (bounds(distribution="log_uniform", max=1000), r"learning_rate: e\^1000 is beyond"),
+        (bounds(distribution="inv_log_uniform", min=-1000), r"learning_rate: e\^1000 is beyond"),
+        (bounds(distribution="log_uniform", min=-1000), r"learning_rate: e\^-1000 is beyond"),
+        (bounds(distribution=["uniform"]), r"distribution: must be one of constant, .*got \['uniform'\]"),
+        (bounds(distribution="normal", mu=0), "distribution: must be one of constant, .*got 'normal'"),
+        (bounds(distribution="constant"), "distribution: must be one of uniform, .*got 'constant'"),
+        (bounds(max=float("inf")), "max: must be a number, got inf"),
+        (bounds(max=0), r"min \(0.1\) must not exceed max \(0\)"),
+        (bounds(q=2), "q: does not belong to uniform"),
+        (bounds(distribution="q_uniform", q=0), "q: must be above 0, got 0"),
+        (bounds(distribution="int_uniform"), "int_uniform takes whole numbers"),
+        (bounds(values=[1]), "max, min: not supported here; supported: distribution, values"),
+        ({"parameters": {"optimizer": {"parameters": {}}}}, "optimizer: parameters: not supported here"),
+        (
+            {"parameters": {"optimizer": {"values": ["sgd"], "probabilities": [1]}}},
+            "probabilities: not supported",
+        ),
+        ({"parameters": {"optimizer": {"values": ["sgd"], "distribution": "uniform"}}}, "one of categorical"),
+        ({"method": "grid", "parameters": {"time_steps": {"values": 3}}}, "values: must be a list .*got 3"),
+        ({"method": ["a"]}, r"method: must be one of bayes, random, grid, got \['a'\]"),
+        ({"metric": {"name": "val_acc", "goal": ["a"]}}, r"metric.goal: must be one of .*got \['a'\]"),
+        ({"metric": {"name": "val_acc", "impute": "worst"}}, "metric.impute: not supported here"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": "a"}}, "early_terminate.eta: .*'a'"),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 0}},
+            "eta: must be at least 1.1, got 0",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": "a", "s": 2}},
+            "early_terminate.max_iter: must be a number, got 'a'",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": 27, "s": None}},
+            "early_terminate.s: must be a number, got None",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 3, "strict": True}},
+            "early_terminate.strict: not supported",
+        ),
+        ({"run_cap": "a"}, "run_cap: must be a number, got 'a'"),
+        ({"run_cap": 1.5}, "run_cap: must be a whole number, got 1.5"),
+    ],
+)
+def test_what_a_sweep_holds_of_the_wrong_kind_is_named(
+    tmp_path: Path, base: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_spec(write(tmp_path, **changes), [], base)
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "grace"), [({"max_iter": 27, "s": 2}, 3), ({"max_iter": 27, "s": 10**9}, 1)]
+)
+def test_the_first_rung_of_a_sweep_is_max_iter_over_eta_to_the_s(
+    tmp_path: Path, base: Path, stop: dict[str, Any], grace: int
+) -> None:
+    one = load_spec(write(tmp_path, early_terminate={"type": "hyperband", **stop}), [], base)
+    assert one.search.scheduler.grace_period == grace
+
+
+def test_constant_and_categorical_are_distributions_too(tmp_path: Path, base: Path) -> None:
+    parameters = {
+        "optimizer": {"distribution": "constant", "value": "sgd"},
+        "learning_rate": {"distribution": "categorical", "values": [0.1, 0.01]},
+    }
+    one = load_spec(write(tmp_path, parameters=parameters), [], base)
+    assert one.space["learning_rate"].extremes() == [0.1, 0.01]
+    assert one.space["optimizer"].extremes() == ["sgd"]
+
+
+def test_a_grid_sweep_tries_every_point_of_whole_numbers_too(tmp_path: Path, base: Path) -> None:
+    parameters = {
+        "time_steps": {"min": 1, "max": 3},
+        "learning_rate": {"values": [0.1, 0.01]},
+        "optimizer": {"value": "sgd"},
+    }
+    assert load_spec(write(tmp_path, method="grid", parameters=parameters), [], base).target == 6
+    assert load_spec(write(tmp_path, method="grid", parameters=parameters, run_cap=4), [], base).target == 4
 
 
 def test_a_sweep_without_base_says_what_is_missing(tmp_path: Path) -> None:
