@@ -67,7 +67,7 @@ def _trials_csv(study: SearchStudy) -> str:
                 "epochs": last.get(EPOCH, 0),
                 **params,
                 **{key: value for key, value in last.items() if key not in (EPOCH, *params)},
-                "total_seconds": round(sum(row["seconds"] for row in rows), 3),
+                "total_seconds": round(sum(row.get("seconds", 0.0) for row in rows), 3),
             }
         )
     columns = list(dict.fromkeys(key for line in lines for key in line))
