@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 
-from search.journal import JOURNAL_FILE
+from search.journal import JOURNAL_FILE, replayed
 from search.place import Place
 from search.remote_journal import JOURNAL_FOLDER, RemoteJournal, fetch_journal
 from trainable.atomic import StorageError
@@ -121,7 +121,7 @@ class Bucket(Place):
         if not self._lease.held:
             return super().journal()
         self._journal = RemoteJournal(self.folder / JOURNAL_FILE, self.remote, self._lease.check)
-        return JournalStorage(self._journal)
+        return replayed(self._journal)
 
     def read(self) -> None:
         """Fetch the journals, this search's and that of its confirmation, and what is small."""
