@@ -43,17 +43,17 @@ def drawn(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[s
     return {name: value for name, value in params.items() if name in held}
 
 
-def corners(space: Space, fixed: dict[str, Any]) -> list[dict[str, Any]]:
+def corners(space: Space, fixed: dict[str, Any], *, between: bool = False) -> list[dict[str, Any]]:
     """Settings at the edges of the space: each parameter at each extreme, in each way its condition can hold.
 
-    The others have their first value.
+    The others have their first value. With `between`, a value off the extremes is added for each parameter.
     """
     first = {name: parameter.extremes()[0] for name, parameter in space.items()}
     points = [
         settings(space, fixed, {**first, **way, name: value})
         for name, parameter in space.items()
         for way in _ways(space, name)
-        for value in parameter.extremes()
+        for value in (parameter.samples() if between else parameter.extremes())
     ]
     return [point for index, point in enumerate(points) if point not in points[:index]]
 

@@ -32,6 +32,10 @@ class _Parameter(BaseModel):
         """Values a valid configuration must accept."""
         raise NotImplementedError
 
+    def samples(self) -> list[Any]:
+        """Values that show whether a setting takes those of this parameter: its extremes, and one between."""
+        return self.extremes()
+
     def draws(self, given: Any) -> bool:
         """Whether a trial can draw `given`."""
         return any(same(given, value) for value in self.extremes())
@@ -101,6 +105,12 @@ class FloatParameter(_Number):
     def _bounds(self) -> Self:
         _check_bounds(self.low, self.high, self.log, self.step, self.quantize)
         return self
+
+    def samples(self) -> list[Any]:
+        """The bounds may be whole numbers, which an integer setting takes, and what lies between be none."""
+        low = self.value(self.low)
+        between = low + (self.step or self.quantize or 0.382 * (self.high - self.low))
+        return [*self.extremes(), self.value(min(between, self.high))]
 
     def suggest(self, trial: BaseTrial, name: str) -> float:
         """Let `trial` draw a value."""

@@ -120,7 +120,7 @@ class SearchSpec(BaseModel):
 
     def _problems_of_the_corners(self) -> list[str]:
         problems: list[str] = []
-        for values in corners(self.space, self.train):
+        for values in corners(self.space, self.train, between=True):
             try:
                 TrainConfig(**values)
             except ValidationError as error:

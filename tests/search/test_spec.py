@@ -137,6 +137,16 @@ def test_numbers_that_no_trial_can_draw_are_refused(
 
 
 @pytest.mark.parametrize(
+    "more", [{}, {"step": 0.5}, {"quantize": 0.5}, {"log": True}, {"quantize": 1.5, "low": 17}]
+)
+def test_a_whole_setting_refuses_the_fractions_between_whole_bounds(more: dict[str, Any]) -> None:
+    fixed = {key: value for key, value in spec()["train"].items() if key != "batch_size"}
+    space = {"batch_size": {"type": "float", "low": 16, "high": 128, **more}, "learning_rate": 0.1}
+    with pytest.raises(ValueError, match="space.batch_size: .*fractional part"):
+        SearchSpec(**spec(space=space, train=fixed))
+
+
+@pytest.mark.parametrize(
     ("scheduler", "message"),
     [
         ({"grace_period": INFINITE}, "search.scheduler.grace_period: Input should be a finite number"),
