@@ -35,6 +35,7 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
     [
         ({"timesteps": 3}, "timesteps: unknown key"),
         ({"learning_rate": "fast"}, "learning_rate: .*got 'fast'"),
+        ({"learning_rate": float("inf")}, "learning_rate: .*finite number, got inf"),
         ({"learning_rate": -1}, "learning_rate: .*greater than 0, got -1"),
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
