@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +17,7 @@ from rich.text import Text
 from search.report import format_value
 from search.status import Cost, remaining
 from search.study import SearchStudy, trial_name
+from trainable.inprocess import INFEASIBLE
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
 _ROWS = 20
@@ -29,6 +32,19 @@ class _Line:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     earlier: float = 0.0  # seconds of its stays before this one
+
+
+def _only_shows(method: Callable[..., None]) -> Callable[..., None]:
+    """Tune ends the whole run where a callback raises: what cannot be shown costs a line, not the search."""
+
+    @functools.wraps(method)
+    def guarded(self: Progress, *args: Any, **info: Any) -> None:
+        try:
+            method(self, *args, **info)
+        except Exception as error:
+            self.complain(error)
+
+    return guarded
 
 
 class Progress(Callback):
@@ -53,11 +69,13 @@ class Progress(Callback):
         if console.is_terminal:
             self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2)
 
+    @_only_shows
     def setup(self, **info: Any) -> None:
         """Start the live table."""
         if self._live:
             self._live.start()
 
+    @_only_shows
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Add the trial's line."""
         number = trial.config["number"]
@@ -66,21 +84,25 @@ class Progress(Callback):
         earlier = known.earlier + known.seconds if known else 0.0
         self._lines[number] = _Line("running", settings, earlier=earlier)
 
+    @_only_shows
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Bring the trial's line up to date."""
         line = self._lines[trial.config["number"]]
-        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         line.seconds = time.monotonic() - line.started
-        if DIVERGED in result:
-            line.state = "diverged"
-        elif FINISHED in result:
-            line.state = "complete"
+        for key, state in ((INFEASIBLE, "infeasible"), (DIVERGED, "diverged"), (FINISHED, "complete")):
+            if key in result:
+                line.state = state
+                break
+        if EPOCH not in result or result.get(self._spec.search.primary) is None:
+            return  # a trial that does not fit, or diverged before it was validated
+        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         sign = 1 if self._spec.search.direction == "max" else -1
         if DIVERGED not in result and (self._best is None or sign * line.value > sign * self._best[0]):
             self._best = (line.value, trial.config["number"], line.epoch)
 
+    @_only_shows
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say how the trial ended."""
         number = trial.config["number"]
@@ -89,14 +111,20 @@ class Progress(Callback):
             state = "pruned" if self._study.trial(number).state.is_finished() else "paused"
         self._end(trial, state)
 
+    @_only_shows
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that the trial's process failed, for good or to be tried again."""
         ended = self._study.trial(trial.config["number"]).state.is_finished()
         self._end(trial, "failed" if ended else "crashed")
 
+    @_only_shows
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Leave the last table standing."""
         self.close()
+
+    def complain(self, error: Exception) -> None:
+        """Say that something could not be shown."""
+        self._console.print(f"not shown: {type(error).__name__}: {error}", markup=False, highlight=False)
 
     def close(self) -> None:
         """Stop the live table, whatever happened."""

@@ -1,7 +1,9 @@
 import io
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from optuna.storages import InMemoryStorage
 from rich.console import Console
 
@@ -47,3 +49,43 @@ def test_a_paused_trial_is_not_counted_as_done() -> None:
     assert "trial_0000  paused    epoch 1/9" in text.getvalue()
     Console(file=text, width=160).print(progress._render())
     assert "0/2 trials done, 0 running" in text.getvalue()
+
+
+def test_a_trial_that_does_not_fit_reports_no_epoch_and_the_search_goes_on() -> None:
+    text = io.StringIO()
+    study = SearchStudy(Path("/nowhere/search"), make_spec(num_samples=2), InMemoryStorage())
+    conductor = Conductor(study)
+    conductor.next()
+    progress = Progress(study, Console(file=text, width=160))
+    trial = SimpleNamespace(config={"number": 0, "config": study.config(study.trial(0)).model_dump()})
+    report = {"infeasible": "out of memory: one image needs 99 GiB"}
+    progress.on_trial_start(0, [], trial)
+    conductor.report(0, report)
+    for _ in range(2):  # Ray repeats the last report when a trial returns
+        progress.on_trial_result(0, [], trial, report)
+    progress.on_trial_complete(0, [], trial)
+    assert "trial_0000  infeasible  epoch 0/9  val_acc -" in text.getvalue()
+
+
+@pytest.mark.parametrize("report", [{"epoch": 1}, {"epoch": 1, "val_acc": None}, {}])
+def test_a_trial_that_diverged_before_it_was_validated_is_shown_as_diverged(report: dict[str, Any]) -> None:
+    text = io.StringIO()
+    study = SearchStudy(Path("/nowhere/search"), make_spec(num_samples=2), InMemoryStorage())
+    Conductor(study).next()
+    progress = Progress(study, Console(file=text, width=160))
+    trial = SimpleNamespace(config={"number": 0, "config": study.config(study.trial(0)).model_dump()})
+    progress.on_trial_start(0, [], trial)
+    progress.on_trial_result(0, [], trial, {**report, "diverged": "nan_loss"})
+    progress.on_trial_complete(0, [], trial)
+    assert "trial_0000  diverged  epoch 0/9  val_acc -" in text.getvalue()
+
+
+def test_what_cannot_be_shown_does_not_end_the_search() -> None:
+    text = io.StringIO()
+    study = SearchStudy(Path("/nowhere/search"), make_spec(num_samples=2), InMemoryStorage())
+    progress = Progress(study, Console(file=text, width=160))
+    stranger = SimpleNamespace(config={"number": 7, "config": {}})
+    progress.on_trial_start(0, [], stranger)
+    progress.on_trial_result(0, [], stranger, row(1, 0.5))
+    progress.on_trial_complete(0, [], stranger)
+    assert "not shown: KeyError" in text.getvalue()
