@@ -127,9 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for config in spec.corners():
         preflight.check(config, arguments.space, spec.resources.workers)
-    if arguments.fresh:
-        place.clear()
-    study = runner.run_search(spec, place, console)
+    study = runner.run_search(spec, place, console, fresh=arguments.fresh)
     report.print_results(study, console)
     if len(study.finished()) < study.target or confirm.unconfirmed(study):
         console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)

@@ -46,17 +46,13 @@ class Place:
         """Whether a search was begun here."""
         return (self.folder / JOURNAL_FILE).exists()
 
-    def clear(self) -> None:
-        """Delete all of it."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-
     @contextlib.contextmanager
-    def claimed(self, say: Callable[[str], None]) -> Iterator[None]:
+    def claimed(self, say: Callable[[str], None], *, fresh: bool = False) -> Iterator[None]:
         """Own the search within the block; what a killed owner left half-written is mended.
 
         Args:
             say: Told where this takes a while.
+            fresh: Delete all of it first, as its owner: never under another process that searches here.
 
         Raises:
             ConfigError: another process is searching here.
@@ -68,8 +64,22 @@ class Place:
         except filelock.Timeout:
             raise ConfigError([f"{self}: another process is searching here"]) from None
         with lock:
+            if fresh:
+                self._clear()
             mend(self.folder)
             yield
+
+    def _clear(self) -> None:
+        """Delete all but the lock, which stays taken."""
+        # Without its journal a search does not exist: a kill half-way leaves nothing to go on from.
+        paths = sorted(self.folder.iterdir(), key=lambda path: path.name != JOURNAL_FILE)
+        for path in paths:
+            if path.name == LOCK_FILE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def is_running(self) -> bool:
         """Whether a process searches here: it holds the folder's lock, which dies with it."""

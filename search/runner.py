@@ -44,8 +44,10 @@ _FREE: dict[str, Any] = {
 }
 
 
-def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
+def run_search(spec: SearchSpec, place: Place, console: Console, *, fresh: bool = False) -> SearchStudy:
     """Run the search in `place` until it has `num_samples` ended trials; continue one that is there.
+
+    With `fresh` what is there is deleted first, once no other process can be searching in it.
 
     Returns when done or interrupted: compare `len(study.finished())` with `study.target`.
 
@@ -55,7 +57,7 @@ def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
         ConnectionError: Ray did not start, or died; the same command goes on.
         StorageError: the storage cannot be written; the same command goes on once it can.
     """
-    with place.claimed(console.print):
+    with place.claimed(console.print, fresh=fresh):
         check_same_search(spec, place)
         atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
         place.push()

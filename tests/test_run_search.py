@@ -144,3 +144,18 @@ def test_help_shows_examples() -> None:
         assert "python run_" in module.EXAMPLES
         with pytest.raises(SystemExit, match="0"):
             module.main(["--help"])
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",)])
+def test_a_second_command_is_refused_and_deletes_nothing(
+    tmp_path: Path, space: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+    from search.place import Place
+
+    folder = tmp_path / "runs" / "tiny"
+    with Place(folder).claimed(print):
+        (folder / "journal.log").touch()
+        assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), *options]) == 2
+        assert capsys.readouterr().err == f"{folder}: another process is searching here\n"
+        assert (folder / "journal.log").exists()

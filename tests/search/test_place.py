@@ -4,7 +4,10 @@ import contextlib
 import threading
 from pathlib import Path
 
+import pytest
+
 from search.place import Place
+from trainable.errors import ConfigError
 
 
 def test_deleting_what_a_stopped_trial_still_writes_into_is_no_error(tmp_path: Path) -> None:
@@ -28,3 +31,28 @@ def test_deleting_what_a_stopped_trial_still_writes_into_is_no_error(tmp_path: P
         writer.join()
     Place(tmp_path).delete(["trial_0000/checkpoints"])
     assert not folder.exists()
+
+
+def searched(folder: Path) -> Path:
+    """A folder as a search leaves it, in short."""
+    (folder / "trial_0000" / "checkpoints").mkdir(parents=True)
+    for name in ("journal.log", "spec.yaml", "trial_0000/result.json"):
+        (folder / name).touch()
+    return folder
+
+
+def test_starting_over_deletes_nothing_while_another_process_searches(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "one")
+    with Place(folder).claimed(print):
+        before = sorted(folder.rglob("*"))
+        second = Place(folder).claimed(print, fresh=True)
+        with pytest.raises(ConfigError, match="one: another process is searching here"):
+            second.__enter__()
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_starting_over_leaves_nothing_and_nobody_else_gets_in(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "one")
+    with Place(folder).claimed(print, fresh=True):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+        assert Place(folder).is_running()
