@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trainable.atomic import StorageError
-from trainable.errors import ConfigError
+from trainable.errors import ConfigError, check_name
 
 EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml
@@ -99,7 +99,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
     spec = load_spec(arguments.space, arguments.overrides, arguments.base)
-    name = arguments.name or Path(arguments.space).stem
+    name = check_name(Path(arguments.space).stem if arguments.name is None else arguments.name)
     # Into a file or a pipe, lines need not fit a terminal.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     if arguments.dry_run:

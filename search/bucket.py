@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage, JournalStorage
 from search.journal import JOURNAL_FILE
 from search.place import Place
 from search.remote_journal import JOURNAL_FOLDER, RemoteJournal, fetch_journal
+from search.spec import SPEC_FILE
 from trainable.atomic import StorageError
 from trainable.errors import ConfigError
 from trainable.lease import LEASE_FILE, Held, Lease
@@ -92,10 +93,15 @@ class Bucket(Place):
     def _clear(self) -> None:
         """Delete all but the lease, which stays taken."""
         names = [name for name in self.remote.entries() if name != LEASE_FILE]
-        # Without its journal a search does not exist: a kill half-way leaves nothing to go on from.
+        # A journal in segments has another name than the one in a file.
+        tops = {name.partition("/")[0] for name in names}
+        self._check_deletable({JOURNAL_FILE if top == JOURNAL_FOLDER else top for top in tops})
+        # Without its journal a search does not exist: a kill half-way leaves nothing to go on from. With its
+        # spec it can be deleted still.
         journal = [name for name in names if name.startswith(f"{JOURNAL_FOLDER}/")]
         self.remote.delete_all(journal)
-        self.remote.delete_all(name for name in names if name not in journal)
+        self.remote.delete_all(name for name in names if name not in journal and name != SPEC_FILE)
+        self.remote.delete_all(name for name in names if name == SPEC_FILE)
 
     @contextlib.contextmanager
     def _owned(self, say: Callable[[str], None]) -> Iterator[None]:

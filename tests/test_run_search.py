@@ -146,6 +146,43 @@ def test_help_shows_examples() -> None:
             module.main(["--help"])
 
 
+@pytest.mark.parametrize("name", [".", "..", "", "a/b", "/tmp/other", "../other", "one/"])
+def test_a_name_that_is_not_a_folders_own_is_refused_and_deletes_nothing(
+    tmp_path: Path, space: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+    import run_train
+
+    storage = tmp_path / "runs"
+    (storage / "one").mkdir(parents=True)
+    (storage / "one" / "journal.log").touch()
+    (storage / "journal.log").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for main in (run_search.main, run_train.main):
+        assert main([str(space), "--storage", str(storage), "--name", name, "--fresh"]) == 2
+        assert "--name: must be the name of a folder in --storage" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",), ("--status",)])
+@pytest.mark.parametrize(("storage", "name"), [("file", "one"), (".", "file"), ("/proc/x", "one")])
+def test_a_storage_that_is_no_folder_is_one_line_and_2(
+    tmp_path: Path,
+    space: Path,
+    storage: str,
+    name: str,
+    options: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import run_search
+
+    (tmp_path / "file").touch()
+    assert run_search.main([str(space), "--storage", str(tmp_path / storage), "--name", name, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path / storage / name) in error
+
+
 @pytest.mark.parametrize("options", [(), ("--fresh",)])
 def test_a_second_command_is_refused_and_deletes_nothing(
     tmp_path: Path, space: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
