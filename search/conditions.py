@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -11,8 +12,11 @@ from search.space import CategoricalParameter, ConstantParameter, Space
 from trainable.config import TrainConfig
 
 
-def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> None:
-    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials."""
+def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> dict[str, Any]:
+    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials.
+
+    Returns its settings.
+    """
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
@@ -20,6 +24,7 @@ def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> None:
             continue
         drawn = None if isinstance(parameter, ConstantParameter) else parameter.suggest(trial, name)
         values[name] = parameter.value(drawn)
+    return values
 
 
 def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -56,6 +61,19 @@ def corners(space: Space, fixed: dict[str, Any]) -> list[dict[str, Any]]:
         for value in parameter.extremes()
     ]
     return [point for index, point in enumerate(points) if point not in points[:index]]
+
+
+def pairs(space: Space, fixed: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each two parameters at each of their extremes: these two, and the settings that come of it.
+
+    The others have their first value, or one with which the conditions of the two can hold.
+    """
+    first = {name: parameter.extremes()[0] for name, parameter in space.items()}
+    for one, other in itertools.combinations(space, 2):
+        for way in itertools.product(_ways(space, one), _ways(space, other)):
+            for values in itertools.product(space[one].extremes(), space[other].extremes()):
+                pair = dict(zip((one, other), values, strict=True))
+                yield pair, settings(space, fixed, {**first, **way[0], **way[1], **pair})
 
 
 def in_order(space: Space) -> list[str]:

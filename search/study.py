@@ -11,6 +11,7 @@ from typing import Any
 import optuna
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from search.conditions import draw
 from search.journal import JOURNAL_FILE
@@ -18,6 +19,8 @@ from search.place import Place
 from search.sampler import build_sampler
 from search.spec import SearchSpec
 from trainable.config import TrainConfig
+from trainable.config_file import describe
+from trainable.errors import ConfigError
 from trainable.metrics import EPOCH
 
 STUDY_FILE = JOURNAL_FILE
@@ -170,8 +173,11 @@ class SearchStudy:
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
-        """The configuration of a trial, as it stands now."""
-        return self.spec.config(self.params(trial))
+        """The configuration of a trial, as it stands now; raises ConfigError where it is not valid."""
+        try:
+            return self.spec.config(self.params(trial))
+        except ValidationError as error:
+            raise ConfigError(describe(error, "invalid configuration")) from None
 
     def params(self, trial: FrozenTrial) -> dict[str, Any]:
         """The parameters of a trial: those it drew, or under `pbt` those it took over last."""

@@ -10,16 +10,18 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from rich.console import Console
 
 from search.conductor import Conductor
 from search.journal import mend
 from search.report import print_results
+from search.report.facts import read_facts
 from search.sampler import build_sampler
 from search.schedulers import Decision
 from search.spec import SearchSpec
-from search.study import SearchStudy
+from search.study import SearchStudy, cause
 from tests.search.conftest import FINISHED, make_spec, row
 
 
@@ -371,3 +373,29 @@ def test_a_journal_is_what_optuna_itself_opens(tmp_path: Path, spec: SearchSpec)
     assert len(study.trials) == 3
     assert study.metric_names == ["val_acc"]
     assert study.best_trial.value == max(t.value for t in study.trials if t.state == TrialState.COMPLETE)
+
+
+def test_a_trial_whose_settings_exclude_each_other_ends_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(num_samples=3)
+    build = SearchSpec.config
+
+    def config(self: SearchSpec, params: dict[str, Any]) -> Any:
+        return build(self, {**params, "time_steps": 2.5} if params == wrong else params)
+
+    wrong = SearchStudy(Path("/nowhere"), spec, InMemoryStorage()).ask().params  # the first trial's
+    monkeypatch.setattr(SearchSpec, "config", config)
+    SearchStudy(tmp_path, spec).ask()  # a driver died of it here, before
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    assert start(conductor) == 1
+    assert study.trial(0).state == TrialState.PRUNED
+    assert study.trial(0).constraints == {"usable": 1.0}
+    assert cause(study.trial(0)).startswith("invalid configuration: time_steps: ")
+    conductor.report(1, row(9, 0.5, finished=True))
+    assert start(conductor) == 2
+    best = study.best()
+    assert best is not None
+    assert best.number == 1
+    assert len(read_facts(study).trials) == 3
