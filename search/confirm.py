@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, trial_name
+from trainable.config import TrainConfig
 
 CONFIRM_FOLDER = "confirmed"
 
@@ -61,10 +62,12 @@ def chosen(study: SearchStudy) -> list[FrozenTrial]:
     complete = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
     complete.sort(key=lambda trial: (-sign * trial.values[0], trial.number))
     best: list[FrozenTrial] = []
+    configs: list[TrainConfig] = []  # several draws can mean one configuration, where a space quantizes
     for trial in complete:
-        if all(trial.params != other.params for other in best):
+        if len(best) < confirm.top and (config := study.config(trial)) not in configs:
             best.append(trial)
-    return best[: confirm.top]
+            configs.append(config)
+    return best
 
 
 def confirmation_spec(study: SearchStudy) -> SearchSpec | None:

@@ -93,3 +93,15 @@ def test_without_being_asked_nothing_is_confirmed(tmp_path: Path) -> None:
     assert confirmation_spec(study) is None
     assert unconfirmed(study) == 0
     assert isinstance(winner(study), optuna.trial.FrozenTrial)
+
+
+def test_two_draws_of_one_configuration_are_confirmed_once(tmp_path: Path) -> None:
+    one = spec(top=2).model_dump(mode="json", by_alias=True)
+    one["space"] = {
+        "learning_rate": 0.01,
+        "time_steps": {"type": "int", "low": 1, "high": 9, "quantize": 4},
+    }
+    one["search"]["points_to_evaluate"] = [{"time_steps": steps} for steps in (3, 4, 8)]
+    study = searched(tmp_path, SearchSpec(**one), [0.9, 0.8, 0.7])
+    assert [study.config(trial).time_steps for trial in study.trials()] == [4, 4, 8]
+    assert [trial.number for trial in chosen(study)] == [0, 2]
