@@ -76,6 +76,7 @@ def run_search(spec: SearchSpec, place: Place, console: Console, *, fresh: bool 
         tidy(study)
         if conductor.finished:
             _confirm(study, console)
+            tidy(study)
         place.fetch()
         write_results(study)
         write_report(study)
