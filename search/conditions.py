@@ -20,7 +20,7 @@ def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> dict[str, Any
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if not _holds(parameter.when, values):
+        if not holds(parameter.when, values):
             continue
         drawn = None if isinstance(parameter, ConstantParameter) else parameter.suggest(trial, name)
         values[name] = parameter.value(drawn)
@@ -32,7 +32,7 @@ def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dic
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if (name in params or isinstance(parameter, ConstantParameter)) and _holds(parameter.when, values):
+        if (name in params or isinstance(parameter, ConstantParameter)) and holds(parameter.when, values):
             values[name] = parameter.value(params.get(name))
     return values
 
@@ -42,7 +42,7 @@ def drawn(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[s
     values = dict(fixed)
     held = set()
     for name in in_order(space):
-        if _holds(space[name].when, values):
+        if holds(space[name].when, values):
             values[name] = space[name].value(params.get(name))
             held.add(name)
     return {name: value for name, value in params.items() if name in held}
@@ -118,7 +118,8 @@ def _can_be(parameter: Any, value: Any) -> bool:
     return isinstance(value, int | float) and parameter.low <= value <= parameter.high
 
 
-def _holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
+def holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
+    """Whether a condition holds among the settings so far."""
     return all(_value(parent, values) in allowed for parent, allowed in when.items())
 
 

@@ -62,8 +62,8 @@ def run_search(spec: SearchSpec, place: Place, console: Console, *, fresh: bool 
         atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
         place.push()
         study = SearchStudy(place.folder, spec, place=place)
-        if not study.trials():
-            warm_start(study)
+        if not study.trials() and (told := warm_start(study)):
+            console.print(told, soft_wrap=True)
         done = len(study.finished())
         conductor = Conductor(study)
         if study.trials():
@@ -121,15 +121,18 @@ def check_same_search(spec: SearchSpec, place: Place) -> None:
         )
 
 
-def warm_start(study: SearchStudy) -> None:
+def warm_start(study: SearchStudy) -> str:
     """Read the earlier search that `warm_start` names into a study without trials of its own.
+
+    Returns:
+        One line on what was taken over; nothing where none is named.
 
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
     address = study.spec.search.warm_start
     if address is None:
-        return
+        return ""
     storage, _, name = address.rstrip("/").rpartition("/")
     place = open_place(storage or "/", name)
     if not place.exists():
@@ -141,7 +144,8 @@ def warm_start(study: SearchStudy) -> None:
         raise ConfigError(
             [f"search.warm_start: {place} has the objective {theirs.metric}, this search {ours.metric}"]
         )
-    study.add_warm_start(name, SearchStudy(place.folder, spec, place=place).finished())
+    told = study.add_warm_start(name, SearchStudy(place.folder, spec, place=place).finished())
+    return f"Warm start from {place}: {told}"
 
 
 def _connect() -> None:

@@ -18,6 +18,7 @@ from search.journal import JOURNAL_FILE
 from search.place import Place
 from search.sampler import build_sampler
 from search.spec import SearchSpec
+from search.warm import usable
 from trainable.config import TrainConfig
 from trainable.config_file import describe
 from trainable.errors import ConfigError
@@ -261,25 +262,30 @@ class SearchStudy:
             self.storage.set_trial_system_attr(identity, _CONSTRAINT, 1.0)
         self.study.tell(number, None if values is None else list(values), state=state)
 
-    def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> None:
-        """Let the sampler learn from another search's ended trials; before the first trial of this one."""
+    def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> str:
+        """Let the sampler learn from another search's ended trials; before the first trial of this one.
+
+        Returns:
+            One line on how much of them this search's space has a place for.
+        """
         there = {trial.user_attrs[_WARM] for trial in self._warm()}
-        for trial in trials:
+        kept, told = usable(self.spec, trials)
+        for trial, taken in kept:
             label = f"{name}/{trial_name(trial.number)}"
             if label in there:  # a kill came half-way
                 continue
-            known = {key: d for key, d in trial.distributions.items() if key in self.spec.space}
             self.study.add_trial(
                 optuna.trial.create_trial(
                     state=trial.state,
                     values=trial.values if trial.state == TrialState.COMPLETE else None,
-                    params={key: trial.params[key] for key in known},
-                    distributions=known,
+                    params=taken.params,
+                    distributions=taken.distributions,
                     intermediate_values=trial.intermediate_values,
                     user_attrs={**trial.user_attrs, _WARM: label},
                     constraints=trial.constraints or None,
                 )
             )
+        return told
 
     def best(self) -> FrozenTrial | None:
         """The winner in the first objective: best final value among trials that ran to their end.
