@@ -139,7 +139,7 @@ def print_results(study: SearchStudy, console: Console) -> None:
     assert last is not None
     console.print(
         f"\nBest: {trial_name(best.number)}, {metric} {last.values[0]:.4f} "
-        f"after {last.epoch} epochs: {settings}"
+        f"after {study.how_far(best.number)}: {settings}"
     )
     way = lineage(study, best.number)
     if len(way) > 1:

@@ -89,6 +89,43 @@ def test_without_a_complete_trial_the_best_of_those_that_spent_most_wins(tmp_pat
     assert (best.number, study.spent(best)) == (2, 3)
 
 
+@pytest.mark.parametrize("scheduler", [{"type": "none"}, {"type": "asha", "grace_period": 2}])
+def test_without_a_complete_trial_a_moment_more_does_not_win(
+    tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    study = SearchStudy(tmp_path, make_spec(scheduler={"resource": "seconds", **scheduler}))
+    conductor = Conductor(study)
+    good, late, early = start(conductor), start(conductor), start(conductor)
+    for epoch in (1, 2, 3, 4, 5, 6):
+        conductor.report(good, row(epoch, 0.9 - 0.01 * epoch, seconds=1.1))
+        conductor.report(late, row(epoch, 0.1, seconds=1.10001))
+    conductor.report(early, row(1, 0.95, seconds=1.9))  # below the first rung
+    best = study.best()
+    assert best is not None
+    assert best.number == good
+    text = io.StringIO()
+    print_results(study, Console(file=text, width=200))
+    assert "Best: trial_0000, val_acc 0.8400 after 6 epochs (6.6 seconds): " in text.getvalue()
+
+
+def test_without_a_complete_trial_those_at_a_rung_are_compared_by_their_values_there(tmp_path: Path) -> None:
+    spec = make_spec(scheduler={"type": "asha", "resource": "image_steps", "grace_period": 100})
+    study = SearchStudy(tmp_path, spec)
+    for number, reports in enumerate(
+        [
+            [(100, 0.3), (320, 0.5), (800, 0.7)],  # rungs lie at 100, 300, 900
+            [(310, 0.6)],
+            [(150, 0.9)],
+        ]
+    ):
+        study.ask()
+        for epoch, (steps, value) in enumerate(reports, 1):
+            study.record(number, row(epoch, value), steps)
+    best = study.best()
+    assert best is not None
+    assert best.number == 1
+
+
 def test_a_resumed_search_hands_out_the_unfinished_trials_first(tmp_path: Path, spec: SearchSpec) -> None:
     first = Conductor(SearchStudy(tmp_path, spec))
     given = [first.next() for _ in range(3)]
