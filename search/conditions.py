@@ -102,6 +102,9 @@ def problems_of_conditions(space: Space) -> list[str]:
             if parent not in space:
                 problems.append(f"{where}: not in space; it has: {', '.join(space)}")
                 continue
+            if parent == "seed":  # a confirmation changes the seed, and nothing else may change with it
+                problems.append(f"{where}: no parameter may depend on the seed")
+                continue
             never = [value for value in allowed if not _can_be(space[parent], value)]
             problems += [f"{where}: {parent} is never {value!r}" for value in never]
     if not problems:
