@@ -63,7 +63,7 @@ class Progress(Callback):
         self._finished = self._before = len(study.finished())
         self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
-        self._best: tuple[float, int, int] | None = None  # value, trial, epoch
+        self._best, self._target = study.best(), study.target
         self._started = time.monotonic()
         self._live: Live | None = None
         if console.is_terminal:
@@ -98,9 +98,8 @@ class Progress(Callback):
         if EPOCH not in result or result.get(self._spec.search.primary) is None:
             return  # a trial that does not fit, or diverged before it was validated
         line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
-        sign = 1 if self._spec.search.direction == "max" else -1
-        if DIVERGED not in result and (self._best is None or sign * line.value > sign * self._best[0]):
-            self._best = (line.value, trial.config["number"], line.epoch)
+        if self._live:  # elsewhere nothing shows it before the trial ends
+            self._best = self._study.best()
 
     @_only_shows
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -136,7 +135,7 @@ class Progress(Callback):
         number = trial.config["number"]
         line = self._lines.get(number) or _Line("running", {})  # its process may have died before it started
         line.state, line.seconds = state, time.monotonic() - line.started
-        self._finished = len(self._study.finished())
+        self._finished, self._best = len(self._study.finished()), self._study.best()
         if not self._live:
             value = "-" if line.value is None else f"{line.value:.4f}"
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
@@ -162,12 +161,12 @@ class Progress(Callback):
                 *(format_value(value) for value in line.settings.values()),
             )
         best = "no result yet"
-        if self._best:
-            best = f"best {self._best[0]:.4f} ({trial_name(self._best[1])}, epoch {self._best[2]})"
+        if self._best and (last := self._study.last_report(self._best.number)):
+            best = f"best {last.values[0]:.4f} ({trial_name(self._best.number)}, epoch {last.epoch})"
         running = sum(line.state == "running" for line in self._lines.values())
         elapsed = time.monotonic() - self._started
-        done = f"{self._finished}/{self._spec.search.num_samples} trials done, {running} running"
-        missing = max(0, self._spec.search.num_samples - self._finished)
+        done = f"{self._finished}/{self._target} trials done, {running} running"
+        missing = max(0, self._target - self._finished)
         left = remaining(self._finished - self._before, missing, elapsed)
         eta = f", about {left} left" if left is not None and missing else ""
         taken = sum(

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from search.conductor import Conductor
 from search.progress import Progress
+from search.spec import SearchSpec
 from search.study import SearchStudy
 from tests.search.conftest import make_spec, row
 
@@ -89,3 +90,27 @@ def test_what_cannot_be_shown_does_not_end_the_search() -> None:
     progress.on_trial_result(0, [], stranger, row(1, 0.5))
     progress.on_trial_complete(0, [], stranger)
     assert "not shown: KeyError" in text.getvalue()
+
+
+def test_the_live_table_counts_and_names_the_best_as_the_search_itself_does() -> None:
+    text = io.StringIO()
+    console = Console(file=text, width=160, force_terminal=True)
+    values = make_spec(num_samples=20).model_dump(mode="json", by_alias=True)
+    values["space"]["learning_rate"] = 0.01
+    values["search"]["sampler"]["type"] = "grid"
+    study = SearchStudy(Path("/nowhere/search"), SearchSpec(**values), InMemoryStorage())
+    conductor = Conductor(study)
+    conductor.next()
+    conductor.report(0, row(9, 0.5, finished=True))
+    console.print(Progress(study, console)._render())  # as after a resume
+    assert "1/4 trials done" in text.getvalue()
+    assert "best 0.5000 (trial_0000, epoch 9)" in text.getvalue()
+    text.truncate(0)
+    progress = Progress(study, console)
+    conductor.next()
+    trial = SimpleNamespace(config={"number": 1, "config": study.config(study.trial(1)).model_dump()})
+    progress.on_trial_start(0, [], trial)
+    conductor.report(1, row(1, 0.9))  # it came but one epoch far
+    progress.on_trial_result(0, [], trial, row(1, 0.9))
+    console.print(progress._render())
+    assert "best 0.5000 (trial_0000, epoch 9)" in text.getvalue()
