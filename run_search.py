@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from search import report
     from search.spec import load_spec, stored_spec
     from search.storage import open_place
-    from search.study import SearchStudy
+    from search.study import look_at
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError([f"{place}: no search here"])
     if arguments.status or arguments.report:
         place.read()
-        study = SearchStudy(place.folder, stored_spec(place.folder), place=place)
+        study = look_at(place.folder, stored_spec(place.folder), place)
         if arguments.report:
             from search.report.page import write_report
 

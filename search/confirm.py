@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
-from search.study import STUDY_FILE, SearchStudy, trial_name
+from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
 from trainable.config import TrainConfig
 
 CONFIRM_FOLDER = "confirmed"
@@ -111,7 +111,7 @@ def confirmed(study: SearchStudy) -> list[Confirmed]:
     if study.spec.search.confirm is None or not (folder / SPEC_FILE).exists():
         return []
     spec = stored_spec(folder)
-    again = SearchStudy(folder, spec) if (folder / STUDY_FILE).exists() else None
+    again = look_at(folder, spec) if (folder / STUDY_FILE).exists() else None
     values = {
         trial.number: float(trial.values[0])
         for trial in (again.trials() if again else [])
@@ -146,7 +146,7 @@ def unconfirmed(study: SearchStudy) -> int:
     folder = Path(study.folder / CONFIRM_FOLDER)
     if not (folder / STUDY_FILE).exists():
         return wanted.search.num_samples
-    return wanted.search.num_samples - len(SearchStudy(folder, wanted).finished())
+    return wanted.search.num_samples - len(look_at(folder, wanted).finished())
 
 
 def confirmed_lines(study: SearchStudy) -> list[list[str]]:

@@ -29,7 +29,7 @@ from search.retention import tidy
 from search.slots import let_processes_start
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.storage import open_place
-from search.study import STUDY_FILE, SearchStudy, trial_name
+from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
 from trainable.atomic import StorageError
@@ -144,7 +144,7 @@ def warm_start(study: SearchStudy) -> str:
         raise ConfigError(
             [f"search.warm_start: {place} has the objective {theirs.metric}, this search {ours.metric}"]
         )
-    told = study.add_warm_start(name, SearchStudy(place.folder, spec, place=place).finished())
+    told = study.add_warm_start(name, look_at(place.folder, spec, place).finished())
     return f"Warm start from {place}: {told}"
 
 

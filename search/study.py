@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 from pydantic import ValidationError
 
@@ -362,6 +362,13 @@ class SearchStudy:
             )
         ]
         return [self.trial(number) for number in sorted(kept, key=lambda n: points[n], reverse=True)]
+
+
+def look_at(folder: Path, spec: SearchSpec, place: Place | None = None) -> SearchStudy:
+    """A search to look at: nothing is written, not even into a journal in which nothing stands yet."""
+    storage = (place or Place(folder)).journal()
+    begun = folder.name in {study.study_name for study in storage.get_all_studies()}
+    return SearchStudy(folder, spec, storage if begun else InMemoryStorage(), place)
 
 
 def cause(trial: FrozenTrial) -> str:
