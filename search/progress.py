@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable
@@ -122,14 +123,16 @@ class Progress(Callback):
         self.close()
 
     def complain(self, error: Exception) -> None:
-        """Say that something could not be shown."""
-        self._console.print(f"not shown: {type(error).__name__}: {error}", markup=False, highlight=False)
+        """Say that something could not be shown, unless the terminal or the pipe is what is gone."""
+        with contextlib.suppress(OSError):
+            self._console.print(f"not shown: {type(error).__name__}: {error}", markup=False, highlight=False)
 
+    @_only_shows
     def close(self) -> None:
         """Stop the live table, whatever happened."""
-        if self._live:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live:
+            live.stop()
 
     def _end(self, trial: Any, state: str) -> None:
         number = trial.config["number"]

@@ -114,3 +114,21 @@ def test_the_live_table_counts_and_names_the_best_as_the_search_itself_does() ->
     progress.on_trial_result(0, [], trial, row(1, 0.9))
     console.print(progress._render())
     assert "best 0.5000 (trial_0000, epoch 9)" in text.getvalue()
+
+
+def test_a_terminal_that_is_gone_does_not_end_the_search() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    study = SearchStudy(Path("/nowhere/search"), make_spec(num_samples=2), InMemoryStorage())
+    Conductor(study).next()
+    trial = SimpleNamespace(config={"number": 0, "config": study.config(study.trial(0)).model_dump()})
+    for terminal in (True, False):
+        progress = Progress(study, Console(file=Gone(), force_terminal=terminal))
+        progress.setup()
+        progress.on_trial_start(0, [], trial)
+        progress.on_trial_result(0, [], trial, row(1, 0.5))
+        progress.on_trial_complete(0, [], trial)
+        progress.on_experiment_end([])
+        progress.close()
