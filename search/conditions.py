@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from optuna.trial import BaseTrial
@@ -11,15 +12,19 @@ from search.space import ConstantParameter, Space, same
 from trainable.config import TrainConfig
 
 
-def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> None:
-    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials."""
+def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> dict[str, Any]:
+    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials.
+
+    Returns its settings.
+    """
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if not _holds(parameter.when, values):
+        if not holds(parameter.when, values):
             continue
         drawn = None if isinstance(parameter, ConstantParameter) else parameter.suggest(trial, name)
         values[name] = parameter.value(drawn)
+    return values
 
 
 def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +32,7 @@ def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dic
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if (name in params or isinstance(parameter, ConstantParameter)) and _holds(parameter.when, values):
+        if (name in params or isinstance(parameter, ConstantParameter)) and holds(parameter.when, values):
             values[name] = parameter.value(params.get(name))
     return values
 
@@ -37,7 +42,7 @@ def drawn(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[s
     values = dict(fixed)
     held = set()
     for name in in_order(space):
-        if _holds(space[name].when, values):
+        if holds(space[name].when, values):
             values[name] = space[name].value(params.get(name))
             held.add(name)
     return {name: value for name, value in params.items() if name in held}
@@ -56,6 +61,19 @@ def corners(space: Space, fixed: dict[str, Any], *, between: bool = False) -> li
         for value in (parameter.samples() if between else parameter.extremes())
     ]
     return [point for index, point in enumerate(points) if point not in points[:index]]
+
+
+def pairs(space: Space, fixed: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each two parameters at each of their extremes: these two, and the settings that come of it.
+
+    The others have their first value, or one with which the conditions of the two can hold.
+    """
+    first = {name: parameter.extremes()[0] for name, parameter in space.items()}
+    for one, other in itertools.combinations(space, 2):
+        for way in itertools.product(_ways(space, one), _ways(space, other)):
+            for values in itertools.product(space[one].extremes(), space[other].extremes()):
+                pair = dict(zip((one, other), values, strict=True))
+                yield pair, settings(space, fixed, {**first, **way[0], **way[1], **pair})
 
 
 def in_order(space: Space) -> list[str]:
@@ -84,6 +102,9 @@ def problems_of_conditions(space: Space) -> list[str]:
             if parent not in space:
                 problems.append(f"{where}: not in space; it has: {', '.join(space)}")
                 continue
+            if parent == "seed":  # a confirmation changes the seed, and nothing else may change with it
+                problems.append(f"{where}: no parameter may depend on the seed")
+                continue
             given = space[parent]
             why = ", a number without step or quantize," if getattr(given, "continuous", False) else ""
             never = [value for value in allowed if not given.takes(value)]
@@ -96,7 +117,8 @@ def problems_of_conditions(space: Space) -> list[str]:
     return problems
 
 
-def _holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
+def holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
+    """Whether a condition holds among the settings so far."""
     return all(
         any(_meets(_value(parent, values), value) for value in allowed) for parent, allowed in when.items()
     )

@@ -147,7 +147,7 @@ class Search(BaseModel):
 
     warm_start: str | None = None
     """Folder of an earlier search (or `s3://BUCKET/FOLDER`) whose ended trials the sampler learns from;
-    parameters that both spaces have are taken over. They don't count among this search's trials."""
+    values that this search's space has too are taken over. They don't count among this search's trials."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler: trial n's draw depends on the seed, n and the results known by then."""

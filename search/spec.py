@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from search.conditions import corners, problems_of_conditions, settings
+from search.interior import problems_inside
 from search.points import grid_points, problems_of_points
 from search.sections import CLOSED, Resources, Search, rungs_below
 from search.space import ConstantParameter, Space
@@ -60,7 +61,7 @@ class SearchSpec(BaseModel):
         if self.search.sampler.type == "grid":
             grid_points(self.space, self.train)
         if not problems:
-            problems = self._problems_of_the_corners()
+            problems = self._problems_of_the_corners() or problems_inside(self.space, self.train)
         if problems:
             raise ValueError("\n".join(problems))
         self._metrics_are_there_when_they_are_read()

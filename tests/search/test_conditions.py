@@ -101,6 +101,13 @@ def test_corners_reach_every_parameter_wherever_it_counts() -> None:
             },
             "run in a circle: skip_first, do_preconv",
         ),
+        (
+            {
+                "seed": {"type": "int", "low": 0, "high": 3},
+                "weight_decay": {"type": "float", "low": 0, "high": 0.1, "when": {"seed": [1]}},
+            },
+            "space.weight_decay.when.seed: no parameter may depend on the seed",
+        ),
         ({"batch_size": {"type": "int", "low": 17, "high": 31, "quantize": 16}}, "no multiple of quantize"),
         ({"dropout": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "quantize": 0.1}}, "exclude each"),
         ({"optimizer": "sgdd"}, "space.optimizer: .*'sgdd'"),

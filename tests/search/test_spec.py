@@ -247,3 +247,44 @@ def test_data_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     loaded = load_spec(path, ["train.dataset=ffcv", "train.dataset_path=a.beton"])
     assert loaded.train["dataset_path"] == str(tmp_path / "a.beton")
+
+
+@pytest.mark.parametrize(
+    ("train", "space", "message"),
+    [
+        (
+            {"time_steps": None},
+            {"time_steps": {"type": "float", "low": 1, "high": 4}},
+            r"space: time_steps=[123]\.\d+: time_steps: .*valid integer",
+        ),
+        (
+            {"epochs": None},
+            {
+                "epochs": {"type": "categorical", "choices": [8, 2]},
+                "warmup_epochs": {"type": "categorical", "choices": [0, 4]},
+            },
+            r"space: epochs=2, warmup_epochs=4: warmup_epochs must be below epochs",
+        ),
+    ],
+)
+def test_a_space_that_is_valid_at_its_corners_alone_is_refused(
+    tmp_path: Path, train: dict[str, Any], space: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    fixed = {key: value for key, value in spec()["train"].items() if key not in train}
+    path.write_text(yaml.safe_dump({"train": fixed, "space": {**spec()["space"], **space}}))
+    with pytest.raises(ConfigError, match=message) as error:
+        load_spec(path, [])
+    assert len(error.value.problems) == 1
+
+
+def test_settings_that_conditions_keep_apart_are_no_mistake() -> None:
+    fixed = {key: value for key, value in spec()["train"].items() if key != "epochs"}
+    SearchSpec(
+        train=fixed,
+        space={
+            "epochs": {"type": "categorical", "choices": [8, 2]},
+            "warmup_epochs": {"type": "categorical", "choices": [0, 4], "when": {"epochs": [8]}},
+            "learning_rate": 0.1,
+        },
+    )
