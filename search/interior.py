@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from search.conditions import draw, pairs
 from search.space import Space
 from trainable.config import TrainConfig
-from trainable.config_file import describe
+from trainable.config_file import problems_of
 
 _DRAWS = 50
 _PAIRS = 5000  # 10 us each
@@ -28,12 +29,13 @@ def problems_inside(space: Space, fixed: dict[str, Any]) -> list[str]:
         try:
             TrainConfig(**values)
         except ValidationError as error:
-            lines = describe(error, "", allowed=sorted(TrainConfig.model_fields))
-            for item, line in zip(error.errors(), lines, strict=True):
-                keys = [key for key in item["loc"] if key in shown] or list(shown)
-                point = ", ".join(f"{key}={shown[key]!r}" for key in keys)
-                kind = (item["loc"], item["type"])
-                problems.setdefault(kind, f"space: {point}: {line.removeprefix(': ')}")
+            for key, message in problems_of(error, values, allowed=sorted(TrainConfig.model_fields)):
+                names = [key] if key in shown else list(shown)
+                point = ", ".join(f"{name}={shown[name]!r}" for name in names)
+                kind = (key, re.sub(r"\d", "", message))  # the same mistake at another point
+                problems.setdefault(
+                    kind, f"space: {point}: {key}: {message}" if key else f"space: {point}: {message}"
+                )
     return list(problems.values())
 
 

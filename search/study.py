@@ -21,7 +21,7 @@ from search.schedulers.halving import Brackets
 from search.spec import SearchSpec
 from search.warm import usable
 from trainable.config import TrainConfig
-from trainable.config_file import describe
+from trainable.config_file import problems_of
 from trainable.errors import ConfigError
 from trainable.metrics import EPOCH
 
@@ -179,10 +179,12 @@ class SearchStudy:
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
         """The configuration of a trial, as it stands now; raises ConfigError where it is not valid."""
+        params = self.params(trial)
         try:
-            return self.spec.config(self.params(trial))
+            return self.spec.config(params)
         except ValidationError as error:
-            raise ConfigError(describe(error, "invalid configuration")) from None
+            lines = [f"{key}: {message}" if key else message for key, message in problems_of(error, params)]
+            raise ConfigError([f"invalid configuration: {line}" for line in lines]) from None
 
     def params(self, trial: FrozenTrial) -> dict[str, Any]:
         """The parameters of a trial: those it drew, or under `pbt` those it took over last."""
