@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from trainable.atomic import StorageError
-from trainable.errors import ConfigError
+from trainable.errors import ConfigError, check_name
 
 EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml
@@ -94,12 +94,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from search import report
     from search.spec import load_spec, stored_spec
     from search.storage import open_place
-    from search.study import SearchStudy
+    from search.study import look_at
 
     if arguments.trials is not None:
         arguments.overrides.append(f"search.num_samples={arguments.trials}")
     spec = load_spec(arguments.space, arguments.overrides, arguments.base)
-    name = arguments.name or Path(arguments.space).stem
+    name = check_name(Path(arguments.space).stem if arguments.name is None else arguments.name)
     # Into a file or a pipe, lines need not fit a terminal.
     console = Console() if sys.stdout.isatty() else Console(width=140)
     if arguments.dry_run:
@@ -109,7 +109,7 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError([f"{place}: no search here"])
     if arguments.status or arguments.report:
         place.read()
-        study = SearchStudy(place.folder, stored_spec(place.folder), place=place)
+        study = look_at(place.folder, stored_spec(place.folder), place)
         if arguments.report:
             from search.report.page import write_report
 
@@ -127,9 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for config in spec.corners():
         preflight.check(config, arguments.space, spec.resources.workers)
-    if arguments.fresh:
-        place.clear()
-    study = runner.run_search(spec, place, console)
+    study = runner.run_search(spec, place, console, fresh=arguments.fresh)
     report.print_results(study, console)
     if len(study.finished()) < study.target or confirm.unconfirmed(study):
         console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)

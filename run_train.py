@@ -7,7 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
-from trainable.errors import ConfigError
+from trainable.errors import ConfigError, check_name
 from trainable.signals import as_interrupts
 
 EXAMPLES = """examples:
@@ -95,8 +95,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ConfigError([f"--workers: must be at least 1, got {arguments.workers}"])
     if arguments.name is not None and len(arguments.configs) > 1:
         raise ConfigError([f"--name {arguments.name}: names one run, but several configs are given"])
-    if arguments.name is not None and Path(arguments.name).name != arguments.name:
-        raise ConfigError([f"--name: must be the name of a folder in --storage, got {arguments.name}"])
+    if arguments.name is not None:
+        check_name(arguments.name)
     # Ray and torch take seconds to import: --help and parse errors come at once.
     from trainable import preflight
     from trainable.config import TrainConfig

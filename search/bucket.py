@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from optuna.storages import BaseStorage, JournalStorage
+from optuna.storages import BaseStorage
 
-from search.journal import JOURNAL_FILE
+from search.journal import JOURNAL_FILE, replayed
 from search.place import Place
 from search.remote_journal import JOURNAL_FOLDER, RemoteJournal, fetch_journal
+from search.spec import SPEC_FILE
 from trainable.atomic import StorageError
 from trainable.errors import ConfigError
 from trainable.lease import LEASE_FILE, Held, Lease
@@ -74,19 +75,12 @@ class Bucket(Place):
         """Whether a search was begun here."""
         return bool(self.remote.entries(JOURNAL_FOLDER))
 
-    def clear(self) -> None:
-        """Delete all of it, as its owner; raises ConfigError where another process is."""
-        with self._owned(print):
-            names = [name for name in self.remote.entries() if name != LEASE_FILE]
-            # Without its journal a search does not exist: a kill half-way leaves nothing to go on from.
-            journal = [name for name in names if name.startswith(f"{JOURNAL_FOLDER}/")]
-            self.remote.delete_all(journal)
-            self.remote.delete_all(name for name in names if name not in journal)
-
     @contextlib.contextmanager
-    def claimed(self, say: Callable[[str], None]) -> Iterator[None]:
+    def claimed(self, say: Callable[[str], None], *, fresh: bool = False) -> Iterator[None]:
         """Own the search within the block, with a working copy of it; raises ConfigError, StorageError."""
         with self._owned(say):
+            if fresh:
+                self._clear()
             self.read()
             try:
                 yield
@@ -95,6 +89,19 @@ class Bucket(Place):
                     raise self._journal.failed from error  # Ray Tune makes a traceback of it
                 raise
             self.push()
+
+    def _clear(self) -> None:
+        """Delete all but the lease, which stays taken."""
+        names = [name for name in self.remote.entries() if name != LEASE_FILE]
+        # A journal in segments has another name than the one in a file.
+        tops = {name.partition("/")[0] for name in names}
+        self._check_deletable({JOURNAL_FILE if top == JOURNAL_FOLDER else top for top in tops})
+        # Without its journal a search does not exist: a kill half-way leaves nothing to go on from. With its
+        # spec it can be deleted still.
+        journal = [name for name in names if name.startswith(f"{JOURNAL_FOLDER}/")]
+        self.remote.delete_all(journal)
+        self.remote.delete_all(name for name in names if name not in journal and name != SPEC_FILE)
+        self.remote.delete_all(name for name in names if name == SPEC_FILE)
 
     @contextlib.contextmanager
     def _owned(self, say: Callable[[str], None]) -> Iterator[None]:
@@ -121,7 +128,7 @@ class Bucket(Place):
         if not self._lease.held:
             return super().journal()
         self._journal = RemoteJournal(self.folder / JOURNAL_FILE, self.remote, self._lease.check)
-        return JournalStorage(self._journal)
+        return replayed(self._journal)
 
     def read(self) -> None:
         """Fetch the journals, this search's and that of its confirmation, and what is small."""

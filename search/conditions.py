@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 from optuna.trial import BaseTrial
 
-from search.space import CategoricalParameter, ConstantParameter, Space
+from search.space import ConstantParameter, Space, same
 from trainable.config import TrainConfig
 
 
-def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> None:
-    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials."""
+def draw(space: Space, fixed: dict[str, Any], trial: BaseTrial) -> dict[str, Any]:
+    """Let `trial` draw every parameter whose condition holds; `fixed` are the settings of all trials.
+
+    Returns its settings.
+    """
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if not _holds(parameter.when, values):
+        if not holds(parameter.when, values):
             continue
         drawn = None if isinstance(parameter, ConstantParameter) else parameter.suggest(trial, name)
         values[name] = parameter.value(drawn)
+    return values
 
 
 def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
@@ -27,7 +32,7 @@ def settings(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dic
     values = dict(fixed)
     for name in in_order(space):
         parameter = space[name]
-        if (name in params or isinstance(parameter, ConstantParameter)) and _holds(parameter.when, values):
+        if (name in params or isinstance(parameter, ConstantParameter)) and holds(parameter.when, values):
             values[name] = parameter.value(params.get(name))
     return values
 
@@ -37,25 +42,38 @@ def drawn(space: Space, fixed: dict[str, Any], params: dict[str, Any]) -> dict[s
     values = dict(fixed)
     held = set()
     for name in in_order(space):
-        if _holds(space[name].when, values):
+        if holds(space[name].when, values):
             values[name] = space[name].value(params.get(name))
             held.add(name)
     return {name: value for name, value in params.items() if name in held}
 
 
-def corners(space: Space, fixed: dict[str, Any]) -> list[dict[str, Any]]:
+def corners(space: Space, fixed: dict[str, Any], *, between: bool = False) -> list[dict[str, Any]]:
     """Settings at the edges of the space: each parameter at each extreme, in each way its condition can hold.
 
-    The others have their first value.
+    The others have their first value. With `between`, a value off the extremes is added for each parameter.
     """
     first = {name: parameter.extremes()[0] for name, parameter in space.items()}
     points = [
         settings(space, fixed, {**first, **way, name: value})
         for name, parameter in space.items()
         for way in _ways(space, name)
-        for value in parameter.extremes()
+        for value in (parameter.samples() if between else parameter.extremes())
     ]
     return [point for index, point in enumerate(points) if point not in points[:index]]
+
+
+def pairs(space: Space, fixed: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Each two parameters at each of their extremes: these two, and the settings that come of it.
+
+    The others have their first value, or one with which the conditions of the two can hold.
+    """
+    first = {name: parameter.extremes()[0] for name, parameter in space.items()}
+    for one, other in itertools.combinations(space, 2):
+        for way in itertools.product(_ways(space, one), _ways(space, other)):
+            for values in itertools.product(space[one].extremes(), space[other].extremes()):
+                pair = dict(zip((one, other), values, strict=True))
+                yield pair, settings(space, fixed, {**first, **way[0], **way[1], **pair})
 
 
 def in_order(space: Space) -> list[str]:
@@ -84,8 +102,13 @@ def problems_of_conditions(space: Space) -> list[str]:
             if parent not in space:
                 problems.append(f"{where}: not in space; it has: {', '.join(space)}")
                 continue
-            never = [value for value in allowed if not _can_be(space[parent], value)]
-            problems += [f"{where}: {parent} is never {value!r}" for value in never]
+            if parent == "seed":  # a confirmation changes the seed, and nothing else may change with it
+                problems.append(f"{where}: no parameter may depend on the seed")
+                continue
+            given = space[parent]
+            why = ", a number without step or quantize," if getattr(given, "continuous", False) else ""
+            never = [value for value in allowed if not given.takes(value)]
+            problems += [f"{where}: {parent}{why} is never {value!r}" for value in never]
     if not problems:
         try:
             in_order(space)
@@ -94,14 +117,19 @@ def problems_of_conditions(space: Space) -> list[str]:
     return problems
 
 
-def _can_be(parameter: Any, value: Any) -> bool:
-    if isinstance(parameter, CategoricalParameter | ConstantParameter):
-        return value in parameter.extremes()
-    return isinstance(value, int | float) and parameter.low <= value <= parameter.high
+def holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
+    """Whether a condition holds among the settings so far."""
+    return all(
+        any(_meets(_value(parent, values), value) for value in allowed) for parent, allowed in when.items()
+    )
 
 
-def _holds(when: dict[str, list[Any]], values: dict[str, Any]) -> bool:
-    return all(_value(parent, values) in allowed for parent, allowed in when.items())
+def _meets(value: Any, named: Any) -> bool:
+    """Whether a parent has the value that a condition names: three steps of 0.1 are 0.3."""
+    if same(value, named):
+        return True
+    reals = isinstance(value, float) and isinstance(named, int | float) and not isinstance(named, bool)
+    return reals and abs(value - named) <= 1e-15 + 1e-9 * abs(value)
 
 
 def _value(name: str, values: dict[str, Any]) -> Any:

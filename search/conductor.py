@@ -12,10 +12,12 @@ from collections import deque
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from search.explore import explore
 from search.schedulers import Decision, build_scheduler
 from search.study import SearchStudy
+from trainable.errors import ConfigError
 from trainable.inprocess import INFEASIBLE
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
@@ -77,7 +79,19 @@ class Conductor:
         return len(self.study.trials()) < self.study.target
 
     def next(self) -> FrozenTrial | None:
-        """The trial to run next, or None: nothing before a running one has reported, or nothing at all."""
+        """The trial to run next, or None: nothing before a running one has reported, or nothing at all.
+
+        A trial whose parameters make no valid configuration ends here, with that as its cause.
+        """
+        while (trial := self._next()) is not None:
+            try:
+                self.study.config(trial)
+                return trial
+            except ConfigError as error:
+                self._end(trial.number, TrialState.PRUNED, cause="; ".join(error.problems), infeasible=True)
+        return None
+
+    def _next(self) -> FrozenTrial | None:
         if self._waiting:
             trial = self.study.reopen(self._waiting.popleft())
         elif (number := self.scheduler.next_promotion()) is not None:
@@ -101,7 +115,12 @@ class Conductor:
             self.study.note(number, "promote")
         else:
             epoch = self.study.reports(number)[-1].epoch
-            params = explore(self.study.spec, self.study.params(self.study.trial(source)), number, epoch)
+            taken = self.study.params(self.study.trial(source))
+            params = explore(self.study.spec, taken, number, epoch)
+            try:
+                self.study.spec.config(params)
+            except ValidationError:
+                params = taken  # a trial that came so far does not end of a change
             self.study.note(number, "exploit", source=source, epoch=epoch, params=params)
         self.scheduler.promoted(number)
         self._paused.discard(number)

@@ -15,7 +15,8 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
-from search.study import STUDY_FILE, SearchStudy, trial_name
+from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
+from trainable.config import TrainConfig
 
 CONFIRM_FOLDER = "confirmed"
 
@@ -61,10 +62,12 @@ def chosen(study: SearchStudy) -> list[FrozenTrial]:
     complete = [trial for trial in study.trials() if trial.state == TrialState.COMPLETE]
     complete.sort(key=lambda trial: (-sign * trial.values[0], trial.number))
     best: list[FrozenTrial] = []
+    configs: list[TrainConfig] = []  # several draws can mean one configuration, where a space quantizes
     for trial in complete:
-        if all(trial.params != other.params for other in best):
+        if len(best) < confirm.top and (config := study.config(trial)) not in configs:
             best.append(trial)
-    return best[: confirm.top]
+            configs.append(config)
+    return best
 
 
 def confirmation_spec(study: SearchStudy) -> SearchSpec | None:
@@ -108,7 +111,7 @@ def confirmed(study: SearchStudy) -> list[Confirmed]:
     if study.spec.search.confirm is None or not (folder / SPEC_FILE).exists():
         return []
     spec = stored_spec(folder)
-    again = SearchStudy(folder, spec) if (folder / STUDY_FILE).exists() else None
+    again = look_at(folder, spec) if (folder / STUDY_FILE).exists() else None
     values = {
         trial.number: float(trial.values[0])
         for trial in (again.trials() if again else [])
@@ -143,7 +146,7 @@ def unconfirmed(study: SearchStudy) -> int:
     folder = Path(study.folder / CONFIRM_FOLDER)
     if not (folder / STUDY_FILE).exists():
         return wanted.search.num_samples
-    return wanted.search.num_samples - len(SearchStudy(folder, wanted).finished())
+    return wanted.search.num_samples - len(look_at(folder, wanted).finished())
 
 
 def confirmed_lines(study: SearchStudy) -> list[list[str]]:

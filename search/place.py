@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,9 @@ import filelock
 from optuna.storages import BaseStorage
 
 from search.journal import JOURNAL_FILE, mend, open_journal
+from search.spec import SPEC_FILE
 from trainable.errors import ConfigError
+from trainable.lease import LEASE_FILE
 
 LOCK_FILE = ".lock"
 
@@ -43,33 +45,67 @@ class Place:
         return Place(self.folder / name)
 
     def exists(self) -> bool:
-        """Whether a search was begun here."""
-        return (self.folder / JOURNAL_FILE).exists()
-
-    def clear(self) -> None:
-        """Delete all of it."""
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
+        """Whether a search was begun here; raises ConfigError where that can't be looked up."""
+        with self._usable():
+            return (self.folder / JOURNAL_FILE).exists()
 
     @contextlib.contextmanager
-    def claimed(self, say: Callable[[str], None]) -> Iterator[None]:
+    def claimed(self, say: Callable[[str], None], *, fresh: bool = False) -> Iterator[None]:
         """Own the search within the block; what a killed owner left half-written is mended.
 
         Args:
             say: Told where this takes a while.
+            fresh: Delete all of it first, as its owner: never under another process that searches here.
 
         Raises:
-            ConfigError: another process is searching here.
+            ConfigError: another process is searching here, the folder cannot be made or written, or it holds
+                something else than the search that is to be deleted.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = filelock.FileLock(self.folder / LOCK_FILE)
-        try:
-            lock.acquire(blocking=False)  # the operating system frees it when the process dies
-        except filelock.Timeout:
-            raise ConfigError([f"{self}: another process is searching here"]) from None
+        with self._usable():
+            if fresh and self.folder.exists():
+                self._check_deletable({path.name for path in self.folder.iterdir()})
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.folder / LOCK_FILE)
+            try:
+                lock.acquire(blocking=False)  # the operating system frees it when the process dies
+            except filelock.Timeout:
+                raise ConfigError([f"{self}: another process is searching here"]) from None
         with lock:
-            mend(self.folder)
+            with self._usable():
+                if fresh:
+                    self._clear()
+                mend(self.folder)
             yield
+
+    @contextlib.contextmanager
+    def _usable(self) -> Iterator[None]:
+        """What the operating system says of a folder that is none, is read-only, ..., as one line."""
+        try:
+            yield
+        except OSError as error:
+            path = f"{error.filename}: " if error.filename not in (None, str(self.folder)) else ""
+            raise ConfigError([f"{self}: cannot hold a search: {path}{error.strerror or error}"]) from None
+
+    def _check_deletable(self, names: Set[str]) -> None:
+        """Refuse to empty a folder that was never a search's, whatever a wrong --name or --storage says."""
+        own = (LOCK_FILE, LEASE_FILE, f".{SPEC_FILE}.")  # and what a kill leaves of writing the first file
+        if any(not name.startswith(own) for name in names) and not names & {JOURNAL_FILE, SPEC_FILE}:
+            raise ConfigError(
+                [f"{self}: holds no search, but other files, which --fresh leaves alone; give another --name"]
+            )
+
+    def _clear(self) -> None:
+        """Delete all but the lock, which stays taken."""
+        # Without its journal a search does not exist: a kill half-way leaves nothing to go on from. With its
+        # spec it can be deleted still.
+        order = {JOURNAL_FILE: 0, SPEC_FILE: 2}
+        for path in sorted(self.folder.iterdir(), key=lambda path: order.get(path.name, 1)):
+            if path.name == LOCK_FILE:
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
     def is_running(self) -> bool:
         """Whether a process searches here: it holds the folder's lock, which dies with it."""

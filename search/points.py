@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from search.conditions import drawn
 from search.space import CategoricalParameter, ConstantParameter, IntParameter
+
+_MOST_POINTS = 100_000
 
 
 def grid_points(space: Mapping[str, Any], fixed: dict[str, Any]) -> list[dict[str, Any]]:
@@ -23,35 +26,34 @@ def grid_points(space: Mapping[str, Any], fixed: dict[str, Any]) -> list[dict[st
         for name, parameter in space.items()
         if not isinstance(parameter, ConstantParameter)
     }
+    if math.prod(map(len, axes.values())) > _MOST_POINTS:
+        raise ValueError(f"search.sampler: the grid has more than {_MOST_POINTS:,} points")
     points = (dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values()))
     return list(
         {tuple(point.items()): point for point in (drawn(dict(space), fixed, p) for p in points)}.values()
     )
 
 
-def _values(name: str, parameter: Any) -> list[Any]:
+def _values(name: str, parameter: Any) -> Sequence[Any]:
     if isinstance(parameter, CategoricalParameter):
-        return list(parameter.choices)
+        return parameter.choices
     if isinstance(parameter, IntParameter):
-        return list(range(parameter.low, parameter.high + 1, parameter.step))
+        return range(parameter.low, parameter.high + 1, parameter.step)
     if parameter.step is None:
         raise ValueError(f"space.{name}: sampler grid needs choices, or a step between low and high")
     steps = int((parameter.high - parameter.low) / parameter.step + 1e-9)
+    steps = min(steps, _MOST_POINTS)  # more are refused
     return [parameter.low + index * parameter.step for index in range(steps + 1)]
 
 
 def problems_of_points(space: Mapping[str, Any], points: list[dict[str, Any]]) -> list[str]:
-    """What is wrong with `points_to_evaluate`: unknown parameters, values outside their range."""
+    """What is wrong with `points_to_evaluate`: unknown parameters, values that no trial could draw."""
     problems = []
     for index, point in enumerate(points):
         for name, value in point.items():
             where = f"search.points_to_evaluate.{index}.{name}"
             if name not in space or isinstance(space[name], ConstantParameter):
                 problems.append(f"{where}: not in space; it has: {', '.join(space)}")
-            elif isinstance(space[name], CategoricalParameter):
-                if value not in space[name].choices:
-                    problems.append(f"{where}: must be one of {space[name].choices}, got {value!r}")
-            elif not isinstance(value, int | float) or not space[name].low <= value <= space[name].high:
-                bounds = f"{space[name].low:g} to {space[name].high:g}"
-                problems.append(f"{where}: must be a number from {bounds}, got {value!r}")
+            elif not space[name].draws(value):
+                problems.append(f"{where}: must be {space[name].allowed}, got {value!r}")
     return problems

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +18,7 @@ from rich.text import Text
 from search.report import format_value
 from search.status import Cost, remaining
 from search.study import SearchStudy, trial_name
+from trainable.inprocess import INFEASIBLE
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
 _ROWS = 20
@@ -29,6 +33,19 @@ class _Line:
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0
     earlier: float = 0.0  # seconds of its stays before this one
+
+
+def _only_shows(method: Callable[..., None]) -> Callable[..., None]:
+    """Tune ends the whole run where a callback raises: what cannot be shown costs a line, not the search."""
+
+    @functools.wraps(method)
+    def guarded(self: Progress, *args: Any, **info: Any) -> None:
+        try:
+            method(self, *args, **info)
+        except Exception as error:
+            self.complain(error)
+
+    return guarded
 
 
 class Progress(Callback):
@@ -47,17 +64,19 @@ class Progress(Callback):
         self._finished = self._before = len(study.finished())
         self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
-        self._best: tuple[float, int, int] | None = None  # value, trial, epoch
+        self._best, self._target = study.best(), study.target
         self._started = time.monotonic()
         self._live: Live | None = None
         if console.is_terminal:
             self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2)
 
+    @_only_shows
     def setup(self, **info: Any) -> None:
         """Start the live table."""
         if self._live:
             self._live.start()
 
+    @_only_shows
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Add the trial's line."""
         number = trial.config["number"]
@@ -66,21 +85,24 @@ class Progress(Callback):
         earlier = known.earlier + known.seconds if known else 0.0
         self._lines[number] = _Line("running", settings, earlier=earlier)
 
+    @_only_shows
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Bring the trial's line up to date."""
         line = self._lines[trial.config["number"]]
-        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         line.seconds = time.monotonic() - line.started
-        if DIVERGED in result:
-            line.state = "diverged"
-        elif FINISHED in result:
-            line.state = "complete"
-        sign = 1 if self._spec.search.direction == "max" else -1
-        if DIVERGED not in result and (self._best is None or sign * line.value > sign * self._best[0]):
-            self._best = (line.value, trial.config["number"], line.epoch)
+        for key, state in ((INFEASIBLE, "infeasible"), (DIVERGED, "diverged"), (FINISHED, "complete")):
+            if key in result:
+                line.state = state
+                break
+        if EPOCH not in result or result.get(self._spec.search.primary) is None:
+            return  # a trial that does not fit, or diverged before it was validated
+        line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
+        if self._live:  # elsewhere nothing shows it before the trial ends
+            self._best = self._study.best()
 
+    @_only_shows
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say how the trial ended."""
         number = trial.config["number"]
@@ -89,26 +111,34 @@ class Progress(Callback):
             state = "pruned" if self._study.trial(number).state.is_finished() else "paused"
         self._end(trial, state)
 
+    @_only_shows
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Say that the trial's process failed, for good or to be tried again."""
         ended = self._study.trial(trial.config["number"]).state.is_finished()
         self._end(trial, "failed" if ended else "crashed")
 
+    @_only_shows
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Leave the last table standing."""
         self.close()
 
+    def complain(self, error: Exception) -> None:
+        """Say that something could not be shown, unless the terminal or the pipe is what is gone."""
+        with contextlib.suppress(OSError):
+            self._console.print(f"not shown: {type(error).__name__}: {error}", markup=False, highlight=False)
+
+    @_only_shows
     def close(self) -> None:
         """Stop the live table, whatever happened."""
-        if self._live:
-            self._live.stop()
-            self._live = None
+        live, self._live = self._live, None
+        if live:
+            live.stop()
 
     def _end(self, trial: Any, state: str) -> None:
         number = trial.config["number"]
         line = self._lines.get(number) or _Line("running", {})  # its process may have died before it started
         line.state, line.seconds = state, time.monotonic() - line.started
-        self._finished = len(self._study.finished())
+        self._finished, self._best = len(self._study.finished()), self._study.best()
         if not self._live:
             value = "-" if line.value is None else f"{line.value:.4f}"
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())
@@ -134,12 +164,12 @@ class Progress(Callback):
                 *(format_value(value) for value in line.settings.values()),
             )
         best = "no result yet"
-        if self._best:
-            best = f"best {self._best[0]:.4f} ({trial_name(self._best[1])}, epoch {self._best[2]})"
+        if self._best and (last := self._study.last_report(self._best.number)):
+            best = f"best {last.values[0]:.4f} ({trial_name(self._best.number)}, epoch {last.epoch})"
         running = sum(line.state == "running" for line in self._lines.values())
         elapsed = time.monotonic() - self._started
-        done = f"{self._finished}/{self._spec.search.num_samples} trials done, {running} running"
-        missing = max(0, self._spec.search.num_samples - self._finished)
+        done = f"{self._finished}/{self._target} trials done, {running} running"
+        missing = max(0, self._target - self._finished)
         left = remaining(self._finished - self._before, missing, elapsed)
         eta = f", about {left} left" if left is not None and missing else ""
         taken = sum(

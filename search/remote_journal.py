@@ -13,8 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from optuna.storages.journal import JournalFileBackend
-
+from search.journal import JournalFile
 from trainable import atomic
 from trainable.atomic import StorageError, storage_error
 from trainable.lease import LeaseLost
@@ -27,7 +26,7 @@ _PATIENCE = 60.0  # seconds
 _PAUSE = 0.5
 
 
-class RemoteJournal(JournalFileBackend):
+class RemoteJournal(JournalFile):
     """An Optuna journal whose steps are in the bucket before they count; one process writes.
 
     A copy in a local file serves all reads: only the writer, who has made every line of it, asks it.
@@ -47,7 +46,7 @@ class RemoteJournal(JournalFileBackend):
         segment_bytes: int = SEGMENT_BYTES,
     ) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        super().__init__(str(file))
+        super().__init__(file)
         self._file, self._remote = file, remote.trying(ONCE)
         self._check, self._full = check, segment_bytes
         self.failed: StorageError | None = None

@@ -6,6 +6,7 @@ import math
 
 from optuna.trial import FrozenTrial, TrialState
 
+from search.confirm import chosen, unconfirmed, winner
 from search.study import SearchStudy, trial_name
 
 _LARGE = ("checkpoints", "model.weights", "model.weights.json")
@@ -15,7 +16,8 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     """Delete checkpoints and weights of ended trials beyond the best `keep_checkpoints`.
 
     Numbers stay: rows, settings, TensorBoard files. Running and paused trials are not touched, nor is the
-    winner. Under `pbt`, where any trial may be copied by another, nothing is deleted while trials run.
+    winner, nor what a confirmation may make the winner. Under `pbt`, where any trial may be copied by
+    another, nothing is deleted while trials run.
 
     Args:
         study: The search.
@@ -23,14 +25,24 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     """
     if study.spec.search.scheduler.type == "pbt" and study.unfinished():
         return
-    ranked = _ranked(study)
-    kept = study.spec.search.keep_checkpoints
+    first = _first(study)
+    kept = max(study.spec.search.keep_checkpoints, len(first))
+    places = {trial.number: place for place, trial in enumerate(first)}
+    ranked = sorted(_ranked(study), key=lambda trial: places.get(trial.number, kept))  # otherwise as it was
     beyond = ranked[kept:]
     if number is not None:
-        beyond = [trial for trial in ranked[kept : kept + 1] if trial.number != number] + [
+        beyond = [trial for trial in beyond[:1] if trial.number != number] + [
             trial for trial in beyond if trial.number == number
         ]
     study.place.delete(f"{trial_name(trial.number)}/{name}" for trial in beyond for name in _LARGE)
+
+
+def _first(study: SearchStudy) -> list[FrozenTrial]:
+    """Trials that keep their weights whatever their rank: those that are to be confirmed, then the winner."""
+    if unconfirmed(study):
+        return chosen(study)
+    best = winner(study)
+    return [best] if best else []
 
 
 def _ranked(study: SearchStudy) -> list[FrozenTrial]:

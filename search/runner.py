@@ -29,7 +29,7 @@ from search.retention import tidy
 from search.slots import let_processes_start
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.storage import open_place
-from search.study import STUDY_FILE, SearchStudy, trial_name
+from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
 from trainable.atomic import StorageError
@@ -44,8 +44,10 @@ _FREE: dict[str, Any] = {
 }
 
 
-def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
+def run_search(spec: SearchSpec, place: Place, console: Console, *, fresh: bool = False) -> SearchStudy:
     """Run the search in `place` until it has `num_samples` ended trials; continue one that is there.
+
+    With `fresh` what is there is deleted first, once no other process can be searching in it.
 
     Returns when done or interrupted: compare `len(study.finished())` with `study.target`.
 
@@ -55,13 +57,13 @@ def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
         ConnectionError: Ray did not start, or died; the same command goes on.
         StorageError: the storage cannot be written; the same command goes on once it can.
     """
-    with place.claimed(console.print):
+    with place.claimed(console.print, fresh=fresh):
         check_same_search(spec, place)
         atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
         place.push()
         study = SearchStudy(place.folder, spec, place=place)
-        if not study.trials():
-            warm_start(study)
+        if not study.trials() and (told := warm_start(study)):
+            console.print(told, soft_wrap=True)
         done = len(study.finished())
         conductor = Conductor(study)
         if study.trials():
@@ -74,6 +76,7 @@ def run_search(spec: SearchSpec, place: Place, console: Console) -> SearchStudy:
         tidy(study)
         if conductor.finished:
             _confirm(study, console)
+            tidy(study)
         place.fetch()
         write_results(study)
         write_report(study)
@@ -118,15 +121,18 @@ def check_same_search(spec: SearchSpec, place: Place) -> None:
         )
 
 
-def warm_start(study: SearchStudy) -> None:
+def warm_start(study: SearchStudy) -> str:
     """Read the earlier search that `warm_start` names into a study without trials of its own.
+
+    Returns:
+        One line on what was taken over; nothing where none is named.
 
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
     address = study.spec.search.warm_start
     if address is None:
-        return
+        return ""
     storage, _, name = address.rstrip("/").rpartition("/")
     place = open_place(storage or "/", name)
     if not place.exists():
@@ -138,7 +144,8 @@ def warm_start(study: SearchStudy) -> None:
         raise ConfigError(
             [f"search.warm_start: {place} has the objective {theirs.metric}, this search {ours.metric}"]
         )
-    study.add_warm_start(name, SearchStudy(place.folder, spec, place=place).finished())
+    told = study.add_warm_start(name, look_at(place.folder, spec, place).finished())
+    return f"Warm start from {place}: {told}"
 
 
 def _connect() -> None:

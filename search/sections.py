@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,7 +10,12 @@ from typing_extensions import Self
 
 from trainable.metrics import OBJECTIVES
 
-CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+CLOSED = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def rungs_below(maximum: float, grace: float, eta: float) -> int:
+    """How many of the resources grace eta^k, k = 0, 1, ... lie below `maximum`."""
+    return max(0, math.ceil(math.log(maximum / grace, eta) - 1e-9))
 
 
 class Sampler(BaseModel):
@@ -41,22 +47,23 @@ class Scheduler(BaseModel):
     """What is spent on a trial, and compared at: passes over the data, images seen, images times time steps
     (2 and 16 steps then compete for equal compute), or seconds of its epochs."""
 
-    max_resource: float | None = Field(default=None, gt=0)
+    max_resource: float | None = Field(default=None, gt=0, le=1e18)
     """Resource at which a trial is complete, however many epochs it has left. Left out: its epochs decide."""
 
-    grace_period: float = Field(default=1, gt=0)
+    grace_period: float = Field(default=1, ge=1e-6)
     """Resource every trial may spend before it can be stopped."""
 
-    reduction_factor: float = Field(default=3.0, gt=1.0)
-    """`asha`, `hyperband`: at each rung the best 1/reduction_factor of the trials go on."""
+    reduction_factor: float = Field(default=3.0, ge=1.1, le=1e6)
+    """`asha`, `hyperband`: at each rung the best 1/reduction_factor of the trials go on. Below 1.1 there
+    would be a rung at every report, and none would stop much."""
 
     promote: bool = False
     """`asha`: pause every trial at a rung, and go on with one when it is among the best there. Left off, a
     trial goes on unless it is among the worst of those that came before it."""
 
-    brackets: int = Field(default=1, ge=1)
-    """`asha`: sets of rungs, the next one starting a rung higher; a trial's is drawn from the seed.
-    `hyperband` has as many as there are rungs."""
+    brackets: int = Field(default=1, ge=1, le=50)
+    """`asha`: sets of rungs, the next one starting a rung higher; a trial's is drawn from the seed. At most
+    one more than there are rungs: the last one never stops a trial. `hyperband` has that many."""
 
     min_trials: int = Field(default=5, ge=1)
     """`median`: trials that must have come as far before one is stopped."""
@@ -81,8 +88,11 @@ class Scheduler(BaseModel):
             raise ValueError(f"brackets belong to asha, got type {self.type}")
         if self.type == "pbt" and self.resource != "epoch":
             raise ValueError(f"pbt counts in epochs, got resource {self.resource}")
-        if min(self.perturbation_factors) <= 0:
-            raise ValueError(f"perturbation_factors must be positive, got {list(self.perturbation_factors)}")
+        if not all(0 < factor <= 1000 for factor in self.perturbation_factors):
+            raise ValueError(
+                "perturbation_factors must be above 0 and at most 1000, "
+                f"got {list(self.perturbation_factors)}"
+            )
         if self.type == "hyperband" and self.resource != "epoch" and self.max_resource is None:
             raise ValueError(f"hyperband over {self.resource} needs max_resource")
         if self.resource == "epoch" and self.grace_period != int(self.grace_period):
@@ -137,7 +147,7 @@ class Search(BaseModel):
 
     warm_start: str | None = None
     """Folder of an earlier search (or `s3://BUCKET/FOLDER`) whose ended trials the sampler learns from;
-    parameters that both spaces have are taken over. They don't count among this search's trials."""
+    values that this search's space has too are taken over. They don't count among this search's trials."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of the sampler: trial n's draw depends on the seed, n and the results known by then."""

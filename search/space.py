@@ -6,14 +6,19 @@ import math
 from typing import Annotated, Any, Literal
 
 from optuna.trial import BaseTrial
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 from typing_extensions import Self
+
+from search.sections import CLOSED
+
+_MOST = 2**53
+"""Up to here every whole number is a float of its own, which is what Optuna keeps of either."""
 
 
 class _Parameter(BaseModel):
     """What all parameters share."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = CLOSED
 
     when: dict[str, Annotated[list[Any], Field(min_length=1)]] = {}
     """Other parameters and the values they must have: `{cell_type: [hgru, fgru]}`. Where that does not hold
@@ -23,6 +28,22 @@ class _Parameter(BaseModel):
         """The setting that a drawn value stands for."""
         return drawn
 
+    def extremes(self) -> list[Any]:
+        """Values a valid configuration must accept."""
+        raise NotImplementedError
+
+    def samples(self) -> list[Any]:
+        """Values that show whether a setting takes those of this parameter: its extremes, and one between."""
+        return self.extremes()
+
+    def draws(self, given: Any) -> bool:
+        """Whether a trial can draw `given`."""
+        return any(same(given, value) for value in self.extremes())
+
+    def takes(self, given: Any) -> bool:
+        """Whether the setting can have the value `given`."""
+        return self.draws(given)
+
 
 class _Number(_Parameter):
     """What `float` and `int` share."""
@@ -30,10 +51,43 @@ class _Number(_Parameter):
     log: bool = False
     """Draw uniformly in the logarithm: for learning rates and other scales."""
 
+    low: Any
+    high: Any
+    step: Any
+    quantize: Any
+
     def extremes(self) -> list[Any]:
         """Values a valid configuration must accept."""
-        low, high = getattr(self, "low"), getattr(self, "high")  # noqa: B009
-        return [self.value(low), self.value(high)]
+        return [self.value(self.low), self.value(self.high)]
+
+    def draws(self, given: Any) -> bool:
+        """Whether a trial can draw `given`: a number within the bounds, on the grid where there is one."""
+        if (
+            isinstance(given, bool)
+            or not isinstance(given, int | float)
+            or not self.low <= given <= self.high
+        ):
+            return False
+        steps = 0.0 if self.step is None else (given - self.low) / self.step
+        return abs(steps - round(steps)) < 1e-8
+
+    def takes(self, given: Any) -> bool:
+        """Whether the setting can have the value `given`, of which there must be finitely many."""
+        if not self.draws(given):
+            return False
+        return self.low == self.high or not self.continuous and same(self.value(given), given)
+
+    @property
+    def continuous(self) -> bool:
+        """Whether every value between the bounds can be drawn."""
+        return self.step is None and self.quantize is None
+
+    @property
+    def allowed(self) -> str:
+        """What can be drawn, for messages."""
+        kind = "a whole number" if isinstance(self, IntParameter) else "a number"
+        steps = f" in steps of {self.step:g}" if self.step not in (None, 1) else ""
+        return f"{kind} from {self.low:g} to {self.high:g}{steps}"
 
 
 class FloatParameter(_Number):
@@ -52,6 +106,12 @@ class FloatParameter(_Number):
         _check_bounds(self.low, self.high, self.log, self.step, self.quantize)
         return self
 
+    def samples(self) -> list[Any]:
+        """The bounds may be whole numbers, which an integer setting takes, and what lies between be none."""
+        low = self.value(self.low)
+        between = low + (self.step or self.quantize or 0.382 * (self.high - self.low))
+        return [*self.extremes(), self.value(min(between, self.high))]
+
     def suggest(self, trial: BaseTrial, name: str) -> float:
         """Let `trial` draw a value."""
         return trial.suggest_float(name, self.low, self.high, log=self.log, step=self.step)
@@ -68,11 +128,11 @@ class IntParameter(_Number):
     """A whole number from low to high, both included."""
 
     type: Literal["int"]
-    low: int
-    high: int
-    step: int = Field(default=1, gt=0)
+    low: int = Field(ge=-_MOST, le=_MOST)
+    high: int = Field(ge=-_MOST, le=_MOST)
+    step: int = Field(default=1, gt=0, le=_MOST)
     """Distance between neighbouring values; 1 with log."""
-    quantize: int | None = Field(default=None, gt=0)
+    quantize: int | None = Field(default=None, gt=0, le=_MOST)
     """Round what was drawn to a multiple of this, with log or without; not together with step."""
 
     @model_validator(mode="after")
@@ -106,6 +166,11 @@ class CategoricalParameter(_Parameter):
     def suggest(self, trial: BaseTrial, name: str) -> Any:
         """Let `trial` draw a value."""
         return trial.suggest_categorical(name, self.choices)
+
+    @property
+    def allowed(self) -> str:
+        """What can be drawn, for messages."""
+        return f"one of {self.choices}"
 
     def extremes(self) -> list[Any]:
         """Values a valid configuration must accept."""
@@ -143,6 +208,11 @@ Parameter = Annotated[
 Space = dict[str, Parameter]
 
 
+def same(one: Any, other: Any) -> bool:
+    """Whether two settings are equal; 1 is not true."""
+    return isinstance(one, bool) is isinstance(other, bool) and bool(one == other)
+
+
 def _nearest(drawn: float, low: float, high: float, quantum: float) -> int:
     """Which multiple of `quantum` within the bounds is nearest."""
     first, last = math.ceil(low / quantum - 1e-9), math.floor(high / quantum + 1e-9)
@@ -158,5 +228,11 @@ def _check_bounds(low: float, high: float, log: bool, step: float | None, quanti
         raise ValueError("log and step exclude each other; quantize goes with both")
     if step is not None and quantize is not None:
         raise ValueError("step and quantize exclude each other")
+    if not math.isfinite(high - low):
+        raise ValueError(f"low ({low}) and high ({high}) are too far apart for a float")
+    for name, width in (("step", step), ("quantize", quantize)):
+        # Beyond, neighbours on the grid are the same float.
+        if width is not None and max(abs(low), abs(high), high - low) / _MOST > width:
+            raise ValueError(f"{name} ({width}) is too small for numbers from {low} to {high}")
     if quantize is not None and math.ceil(low / quantize - 1e-9) > math.floor(high / quantize + 1e-9):
         raise ValueError(f"no multiple of quantize ({quantize}) lies between low ({low}) and high ({high})")

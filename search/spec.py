@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from typing_extensions import Self
 
 from search.conditions import corners, problems_of_conditions, settings
+from search.interior import problems_inside
 from search.points import grid_points, problems_of_points
-from search.sections import CLOSED, Resources, Search
+from search.sections import CLOSED, Resources, Search, rungs_below
 from search.space import ConstantParameter, Space
 from search.sweep import is_sweep, search_values
 from trainable.config import ADJUSTABLE, PATHS, TrainConfig
-from trainable.config_file import apply_overrides, describe, read_mapping, validate
+from trainable.config_file import apply_overrides, problems_of, read_mapping, validate
 from trainable.errors import ConfigError
 
 SPEC_FILE = "spec.yaml"
 """The resolved spec, in the search's folder."""
+
+LAST_SEED = 2**31 - 1
+"""The highest seed that a confirmation can train with."""
 
 
 class SearchSpec(BaseModel):
@@ -56,7 +61,7 @@ class SearchSpec(BaseModel):
         if self.search.sampler.type == "grid":
             grid_points(self.space, self.train)
         if not problems:
-            problems = self._problems_of_the_corners()
+            problems = self._problems_of_the_corners() or problems_inside(self.space, self.train)
         if problems:
             raise ValueError("\n".join(problems))
         self._metrics_are_there_when_they_are_read()
@@ -65,13 +70,34 @@ class SearchSpec(BaseModel):
                 f"search.scheduler: pbt changes settings while a network trains, and space has none that can "
                 f"be: {', '.join(sorted(ADJUSTABLE))}"
             )
-        scheduler = self.search.scheduler
-        if scheduler.type != "none" and self.maximum is not None and scheduler.grace_period > self.maximum:
+        self._scheduler_fits_the_length_of_a_trial()
+        self._confirmation_has_seeds()
+        return self
+
+    def _scheduler_fits_the_length_of_a_trial(self) -> None:
+        scheduler, maximum = self.search.scheduler, self.maximum
+        if scheduler.type == "none" or maximum is None:
+            return
+        if scheduler.grace_period > maximum:
             raise ValueError(
                 f"search.scheduler.grace_period ({scheduler.grace_period:g}) "
-                f"must not exceed the {scheduler.resource} of a trial ({self.maximum:g})"
+                f"must not exceed the {scheduler.resource} of a trial ({maximum:g})"
             )
-        return self
+        rungs = rungs_below(maximum, scheduler.grace_period, scheduler.reduction_factor)
+        if scheduler.brackets > rungs + 1:
+            raise ValueError(
+                f"search.scheduler.brackets: must be at most {rungs + 1}, one more than there are rungs "
+                f"below {maximum:g}, got {scheduler.brackets}"
+            )
+
+    def _confirmation_has_seeds(self) -> None:
+        confirm, highest = self.search.confirm, max(config.seed for config in self.corners())
+        if confirm is not None and highest + confirm.seeds > LAST_SEED:
+            group = "space" if "seed" in self.space else "train"
+            raise ValueError(
+                f"{group}.seed: must be at most {LAST_SEED - confirm.seeds}, because search.confirm trains "
+                f"with the {confirm.seeds} seeds after it too, got {highest}"
+            )
 
     def _metrics_are_there_when_they_are_read(self) -> None:
         scheduler = self.search.scheduler
@@ -95,14 +121,13 @@ class SearchSpec(BaseModel):
 
     def _problems_of_the_corners(self) -> list[str]:
         problems: list[str] = []
-        for values in corners(self.space, self.train):
+        for values in corners(self.space, self.train, between=True):
             try:
                 TrainConfig(**values)
             except ValidationError as error:
-                for line in describe(error, "", allowed=sorted(TrainConfig.model_fields)):
-                    key, _, message = line.removeprefix(": ").partition(": ")
-                    group = "space" if key in self.space else "train"
-                    problems.append(f"{group}.{key}: {message}" if message else f"train: {key}")
+                for key, message in problems_of(error, values, allowed=sorted(TrainConfig.model_fields)):
+                    group = "space" if key.partition(".")[0] in self.space else "train"
+                    problems.append(f"{group}.{key}: {message}" if key else f"train: {message}")
         return list(dict.fromkeys(problems))
 
     def corners(self) -> list[TrainConfig]:
@@ -176,22 +201,29 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
                 [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
             )
     if base is not None:
-        kept = {k: v for k, v in read_mapping(base).items() if k not in values.get("space", {})}
-        values["train"] = kept | (values.get("train") or {})
+        space, train = values.get("space"), values.get("train")
+        kept = {k: v for k, v in read_mapping(base).items() if not isinstance(space, dict) or k not in space}
+        if train is None or isinstance(train, dict):  # anything else is the spec's to refuse
+            values["train"] = kept | (train or {})
     values = apply_overrides(values, overrides)
     train = values.get("train")
     if isinstance(train, dict):
         for key in PATHS:
             if isinstance(train.get(key), str):
-                train[key] = str(Path(train[key]).expanduser().absolute())
+                train[key] = _absolute(train[key])
     search = values.get("search")
     if isinstance(search, dict):
         warm = search.get("warm_start")
         if isinstance(warm, str) and "://" not in warm:
-            search["warm_start"] = str(Path(warm).expanduser().absolute())
+            search["warm_start"] = _absolute(warm)
     try:
         return validate(SearchSpec, values, str(path))
     except ConfigError as error:
         lines = [line for problem in error.problems for line in problem.splitlines()]
         source = f"{path}: "
         raise ConfigError(line if line.startswith(source) else source + line for line in lines) from None
+
+
+def _absolute(path: str) -> str:
+    # Path.expanduser raises where there is no such user: then it is a folder named ~nobody, which is missing.
+    return str(Path(os.path.expanduser(path)).absolute())

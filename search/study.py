@@ -9,20 +9,28 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import BaseStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
+from pydantic import ValidationError
 
 from search.conditions import draw
 from search.journal import JOURNAL_FILE
 from search.place import Place
 from search.sampler import build_sampler
+from search.schedulers.halving import Brackets
 from search.spec import SearchSpec
+from search.warm import usable
 from trainable.config import TrainConfig
+from trainable.config_file import problems_of
+from trainable.errors import ConfigError
 from trainable.metrics import EPOCH
 
 STUDY_FILE = JOURNAL_FILE
 _CAUSE, _LOG, _WARM = "cause", "log", "warm_start"
 _EVENT = "event:"
+_ALIKE = 0.9
+"""Share of the most seconds or images spent from which on a trial's last value is compared."""
+
 _CONSTRAINT = (
     "constraints:usable"  # what Optuna's Trial.set_constraint("usable", ...) writes; above 0 is broken
 )
@@ -170,8 +178,13 @@ class SearchStudy:
         return [e.data["cause"] for e in self._events if e.number == number and e.kind == "failure"]
 
     def config(self, trial: FrozenTrial) -> TrainConfig:
-        """The configuration of a trial, as it stands now."""
-        return self.spec.config(self.params(trial))
+        """The configuration of a trial, as it stands now; raises ConfigError where it is not valid."""
+        params = self.params(trial)
+        try:
+            return self.spec.config(params)
+        except ValidationError as error:
+            lines = [f"{key}: {message}" if key else message for key, message in problems_of(error, params)]
+            raise ConfigError([f"invalid configuration: {line}" for line in lines]) from None
 
     def params(self, trial: FrozenTrial) -> dict[str, Any]:
         """The parameters of a trial: those it drew, or under `pbt` those it took over last."""
@@ -255,25 +268,30 @@ class SearchStudy:
             self.storage.set_trial_system_attr(identity, _CONSTRAINT, 1.0)
         self.study.tell(number, None if values is None else list(values), state=state)
 
-    def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> None:
-        """Let the sampler learn from another search's ended trials; before the first trial of this one."""
+    def add_warm_start(self, name: str, trials: list[FrozenTrial]) -> str:
+        """Let the sampler learn from another search's ended trials; before the first trial of this one.
+
+        Returns:
+            One line on how much of them this search's space has a place for.
+        """
         there = {trial.user_attrs[_WARM] for trial in self._warm()}
-        for trial in trials:
+        kept, told = usable(self.spec, trials)
+        for trial, taken in kept:
             label = f"{name}/{trial_name(trial.number)}"
             if label in there:  # a kill came half-way
                 continue
-            known = {key: d for key, d in trial.distributions.items() if key in self.spec.space}
             self.study.add_trial(
                 optuna.trial.create_trial(
                     state=trial.state,
                     values=trial.values if trial.state == TrialState.COMPLETE else None,
-                    params={key: trial.params[key] for key in known},
-                    distributions=known,
+                    params=taken.params,
+                    distributions=taken.distributions,
                     intermediate_values=trial.intermediate_values,
                     user_attrs={**trial.user_attrs, _WARM: label},
                     constraints=trial.constraints or None,
                 )
             )
+        return told
 
     def best(self) -> FrozenTrial | None:
         """The winner in the first objective: best final value among trials that ran to their end.
@@ -281,27 +299,53 @@ class SearchStudy:
         Where none has, the best among those that spent most, because values at different resources don't
         compare; None before the first report. Trials that failed, diverged or don't fit never win.
         """
+        sign = self.spec.search.sign
         complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        candidates = complete or [
+        if complete:
+            return max(complete, key=lambda trial: (sign * float(trial.values[0]), -trial.number))
+        candidates = [
             trial
             for trial in self.trials()
             if self.reports(trial.number) and trial.state != TrialState.FAIL and not trial.constraints
         ]
         if not candidates:
             return None
-        if not complete:
-            furthest = max(self.spent(trial) for trial in candidates)
-            candidates = [trial for trial in candidates if self.spent(trial) == furthest]
-        sign = self.spec.search.sign
-        return max(candidates, key=lambda trial: (sign * self._final(trial), -trial.number))
+        level, at_level = self._level(max(self.spent(trial) for trial in candidates))
+        values = {
+            trial.number: next((r.values[0] for r in reports if r.resource >= level), reports[-1].values[0])
+            for trial in candidates
+            if (reports := self.reports(trial.number) if at_level else self.reports(trial.number)[-1:])
+            and reports[-1].resource >= level
+        }
+        return self.trial(max(values, key=lambda number: (sign * values[number], -number)))
 
-    def _final(self, trial: FrozenTrial) -> float:
-        return float(trial.values[0]) if trial.values else self.reports(trial.number)[-1].values[0]
+    def _level(self, furthest: float) -> tuple[float, bool]:
+        """Resource that a trial must have spent to be compared, and whether its value there counts.
+
+        Epochs are whole numbers, on which trials agree. Seconds and images times time steps are not: there
+        trials are compared at the highest rung that one has reached, or without rungs, a little below.
+        """
+        scheduler = self.spec.search.scheduler
+        if scheduler.resource == "epoch":
+            return furthest, False
+        if scheduler.type in ("asha", "hyperband"):
+            grace, eta = scheduler.grace_period, scheduler.reduction_factor
+            rung = Brackets(grace, eta, self.spec.maximum, 1, 0).rung(furthest, 0)
+            if rung is not None:
+                return grace * eta**rung * (1 - 1e-9), True
+        return _ALIKE * furthest, False
 
     def spent(self, trial: FrozenTrial) -> float:
         """Resource a trial had spent at its last report, in the scheduler's unit; 0 before the first."""
         reports = self.reports(trial.number)
         return reports[-1].resource if reports else 0.0
+
+    def how_far(self, number: int) -> str:
+        """How far a trial has come, in words: epochs, and what the scheduler counts in if not those."""
+        last, unit = self.last_report(number), self.spec.search.scheduler.resource
+        assert last is not None
+        spent = f"{last.resource:,.1f} {unit}" if unit == "seconds" else f"{last.resource:,.0f} {unit}"
+        return f"{last.epoch} epochs" + (f" ({spent})" if unit != "epoch" else "")
 
     def front(self) -> list[FrozenTrial]:
         """Complete trials that no other beats in all objectives at once, best in the first one first."""
@@ -320,6 +364,13 @@ class SearchStudy:
             )
         ]
         return [self.trial(number) for number in sorted(kept, key=lambda n: points[n], reverse=True)]
+
+
+def look_at(folder: Path, spec: SearchSpec, place: Place | None = None) -> SearchStudy:
+    """A search to look at: nothing is written, not even into a journal in which nothing stands yet."""
+    storage = (place or Place(folder)).journal()
+    begun = folder.name in {study.study_name for study in storage.get_all_studies()}
+    return SearchStudy(folder, spec, storage if begun else InMemoryStorage(), place)
 
 
 def cause(trial: FrozenTrial) -> str:

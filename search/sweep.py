@@ -2,12 +2,16 @@
 
 The keys are those of W&B's sweep configuration (docs.wandb.ai, "Sweep configuration options"). The settings
 that a sweep file leaves out come from `--base CONFIG.json`.
+
+Refused, because nothing here does the same: nested `parameters`, `probabilities`, the normal and beta
+distributions, `metric.target`, `metric.impute`, `early_terminate.strict`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from trainable.errors import ConfigError
@@ -16,6 +20,7 @@ _KEYS = {"method", "metric", "parameters", "early_terminate", "run_cap"}
 _WITHOUT_EFFECT = {"program", "command", "entity", "project", "name", "description"}
 _METHODS = {"bayes": "tpe", "random": "random", "grid": "grid"}
 _GOALS = {"maximize": "max", "minimize": "min"}
+_HUGE = 1e300
 
 _Bounds = Callable[[float, float, float], dict[str, Any]]
 
@@ -24,17 +29,30 @@ def _log(low: float, high: float) -> dict[str, Any]:
     return {"type": "float", "low": low, "high": high, "log": True}
 
 
+def _exp(exponent: float) -> float:
+    try:
+        value = math.exp(exponent)
+    except OverflowError:
+        value = math.inf
+    if not 0 < value < math.inf:
+        raise ValueError(
+            f"e^{exponent:g} is beyond what a float can hold; min and max are exponents of e here, and "
+            "the bounds themselves in the distributions that end in _values"
+        )
+    return value
+
+
 # Of min, max and q. `log_uniform` takes exponents of e, the `_values` forms the bounds themselves; the
 # inverse forms draw uniformly in log(1/x), which is the same as in log(x).
 _DISTRIBUTIONS: dict[str, _Bounds] = {
     "uniform": lambda low, high, q: {"type": "float", "low": low, "high": high},
     "q_uniform": lambda low, high, q: {"type": "float", "low": low, "high": high, "quantize": q},
     "int_uniform": lambda low, high, q: {"type": "int", "low": low, "high": high},
-    "log_uniform": lambda low, high, q: _log(math.exp(low), math.exp(high)),
+    "log_uniform": lambda low, high, q: _log(_exp(low), _exp(high)),
     "log_uniform_values": lambda low, high, q: _log(low, high),
-    "q_log_uniform": lambda low, high, q: _log(math.exp(low), math.exp(high)) | {"quantize": q},
+    "q_log_uniform": lambda low, high, q: _log(_exp(low), _exp(high)) | {"quantize": q},
     "q_log_uniform_values": lambda low, high, q: _log(low, high) | {"quantize": q},
-    "inv_log_uniform": lambda low, high, q: _log(math.exp(-high), math.exp(-low)),
+    "inv_log_uniform": lambda low, high, q: _log(_exp(-high), _exp(-low)),
     "inv_log_uniform_values": lambda low, high, q: _log(low, high),
 }
 
@@ -73,47 +91,83 @@ def search_values(sweep: dict[str, Any], source: str) -> dict[str, Any]:
         except ValueError as error:
             problems.append(f"parameters.{name}: {error}")
     search: dict[str, Any] = {}
-    for part in (_method, _metric, _early_terminate):
+    for part in (_method, _metric, _run_cap, _early_terminate):
         try:
             search |= part(sweep)
         except ValueError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError(f"{source}: {problem}" for problem in problems)
-    if "run_cap" in sweep:
-        search["num_samples"] = sweep["run_cap"]
-    elif search["sampler"]["type"] == "grid":
-        search["num_samples"] = math.prod(len(p.get("choices", [0])) for p in space.values())
+    if search["sampler"]["type"] == "grid":
+        search.setdefault("num_samples", math.prod(map(_count, space.values())))
     return {"train": {}, "space": space, "search": search}
 
 
 def _parameter(given: Any) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise ValueError(f"must be a mapping with value, values, or min and max, got {given!r}")
-    unknown = set(given) - {"value", "values", "min", "max", "distribution", "q"}
-    if unknown:
-        raise ValueError(
-            f"{', '.join(sorted(unknown))}: not supported here; give value, values or min and max"
-        )
+    if "distribution" in given:
+        _one_of(given["distribution"], ["constant", "categorical", *_DISTRIBUTIONS], "distribution")
     if "value" in given:
+        _only(given, {"value", "distribution"})
+        _one_of(given.get("distribution", "constant"), ["constant"], "distribution")
         return {"type": "constant", "value": given["value"]}
     if "values" in given:
+        _only(given, {"values", "distribution"})
+        _one_of(given.get("distribution", "categorical"), ["categorical"], "distribution")
+        if not isinstance(given["values"], list) or not given["values"]:
+            raise ValueError(f"values: must be a list with at least one value, got {given['values']!r}")
         return {"type": "categorical", "choices": given["values"]}
+    _only(given, {"min", "max", "distribution", "q"})
     if not {"min", "max"} <= set(given):
         raise ValueError("give value, values, or min and max")
-    low, high = given["min"], given["max"]
+    low, high = _number(given, "min"), _number(given, "max")
     whole = isinstance(low, int) and isinstance(high, int)
-    kind = given.get("distribution", "int_uniform" if whole else "uniform")
-    if kind not in _DISTRIBUTIONS:
-        raise ValueError(f"distribution must be one of {', '.join(_DISTRIBUTIONS)}, got {kind!r}")
-    return _DISTRIBUTIONS[kind](low, high, given.get("q", 1))
+    kind = _one_of(
+        given.get("distribution", "int_uniform" if whole else "uniform"), _DISTRIBUTIONS, "distribution"
+    )
+    if low > high:
+        raise ValueError(f"min ({low}) must not exceed max ({high})")
+    if kind == "int_uniform" and not whole:
+        raise ValueError(f"int_uniform takes whole numbers, got min {low} and max {high}")
+    if "q" in given and not kind.startswith("q_"):
+        raise ValueError(f"q: does not belong to {kind}, but to the distributions that begin with q_")
+    q = _number({"q": 1, **given}, "q")
+    if q <= 0:
+        raise ValueError(f"q: must be above 0, got {q!r}")
+    return _DISTRIBUTIONS[kind](low, high, q)
+
+
+def _count(parameter: dict[str, Any]) -> int:
+    """Values of a grid along one parameter; a float, which has no end of them, is the spec's to refuse."""
+    if parameter["type"] == "int":
+        return int(parameter["high"] - parameter["low"]) + 1
+    return len(parameter.get("choices", [None]))
+
+
+def _only(given: dict[str, Any], known: set[str]) -> None:
+    unknown = sorted(set(given) - known)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: not supported here; supported: {', '.join(sorted(known))}")
+
+
+def _one_of(value: Any, known: Iterable[str], key: str) -> str:
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{key}: must be one of {', '.join(known)}, got {value!r}")
+    return value
+
+
+def _number(group: dict[str, Any], key: str, least: float = -math.inf) -> float:
+    value = group[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _HUGE:
+        raise ValueError(f"{key}: must be a number, got {value!r}")
+    if value < least:
+        raise ValueError(f"{key}: must be at least {least}, got {value!r}")
+    return value
 
 
 def _method(sweep: dict[str, Any]) -> dict[str, Any]:
-    method = sweep.get("method")
-    if method not in _METHODS:
-        raise ValueError(f"method: must be one of {', '.join(_METHODS)}, got {method!r}")
-    return {"sampler": {"type": _METHODS[method]}}
+    return {"sampler": {"type": _METHODS[_one_of(sweep.get("method"), _METHODS, "method")]}}
 
 
 def _metric(sweep: dict[str, Any]) -> dict[str, Any]:
@@ -124,10 +178,18 @@ def _metric(sweep: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("metric: must hold name, and goal: maximize or minimize")
     if "target" in metric:
         raise ValueError("metric.target: not supported; give run_cap, or --trials")
-    goal = metric.get("goal", "minimize")
-    if goal not in _GOALS:
-        raise ValueError(f"metric.goal: must be maximize or minimize, got {goal!r}")
+    with _under("metric"):
+        _only(metric, {"name", "goal"})
+        goal = _one_of(metric.get("goal", "minimize"), _GOALS, "goal")
     return {"metric": metric["name"], "mode": _GOALS[goal]}
+
+
+def _run_cap(sweep: dict[str, Any]) -> dict[str, Any]:
+    if "run_cap" not in sweep:
+        return {}
+    if _number(sweep, "run_cap", least=1) != int(sweep["run_cap"]):
+        raise ValueError(f"run_cap: must be a whole number, got {sweep['run_cap']!r}")
+    return {"num_samples": int(sweep["run_cap"])}
 
 
 def _early_terminate(sweep: dict[str, Any]) -> dict[str, Any]:
@@ -137,14 +199,25 @@ def _early_terminate(sweep: dict[str, Any]) -> dict[str, Any]:
         return {"scheduler": {"type": "none"}}
     if not isinstance(stop, dict) or stop.get("type") != "hyperband":
         raise ValueError(f"early_terminate: type must be hyperband, got {stop!r}")
-    unknown = set(stop) - {"type", "min_iter", "max_iter", "s", "eta", "strict"}
-    if unknown:
-        raise ValueError(f"early_terminate.{min(unknown)}: unknown key")
-    eta = stop.get("eta", 3)
-    if "min_iter" in stop:
-        grace = stop["min_iter"]
-    elif {"max_iter", "s"} <= set(stop):
-        grace = max(1, round(stop["max_iter"] / eta ** stop["s"]))
-    else:
+    if "min_iter" not in stop and not {"max_iter", "s"} <= set(stop):
         raise ValueError("early_terminate: give min_iter, or max_iter and s")
+    with _under("early_terminate"):
+        if stop.get("strict", False) is not False:
+            raise ValueError("strict: not supported")
+        _only(stop, {"type", "min_iter", "max_iter", "s", "eta", "strict"})
+        eta = _number({"eta": 3, **stop}, "eta", least=1.1)
+        if "min_iter" in stop:
+            grace = _number(stop, "min_iter", least=1)
+        else:
+            last, rungs = _number(stop, "max_iter", least=1), _number(stop, "s", least=0)
+            grace = max(1, round(last * float(eta) ** -rungs))
     return {"scheduler": {"type": "asha", "grace_period": grace, "reduction_factor": eta}}
+
+
+@contextlib.contextmanager
+def _under(group: str) -> Iterator[None]:
+    """Name keys within the block as parts of `group`."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{group}.{error}") from None

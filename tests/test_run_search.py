@@ -144,3 +144,84 @@ def test_help_shows_examples() -> None:
         assert "python run_" in module.EXAMPLES
         with pytest.raises(SystemExit, match="0"):
             module.main(["--help"])
+
+
+@pytest.mark.parametrize("name", [".", "..", "", "a/b", "/tmp/other", "../other", "one/"])
+def test_a_name_that_is_not_a_folders_own_is_refused_and_deletes_nothing(
+    tmp_path: Path, space: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+    import run_train
+
+    storage = tmp_path / "runs"
+    (storage / "one").mkdir(parents=True)
+    (storage / "one" / "journal.log").touch()
+    (storage / "journal.log").touch()
+    before = sorted(tmp_path.rglob("*"))
+    for main in (run_search.main, run_train.main):
+        assert main([str(space), "--storage", str(storage), "--name", name, "--fresh"]) == 2
+        assert "--name: must be the name of a folder in --storage" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",), ("--status",)])
+@pytest.mark.parametrize(("storage", "name"), [("file", "one"), (".", "file"), ("/proc/x", "one")])
+def test_a_storage_that_is_no_folder_is_one_line_and_2(
+    tmp_path: Path,
+    space: Path,
+    storage: str,
+    name: str,
+    options: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import run_search
+
+    (tmp_path / "file").touch()
+    assert run_search.main([str(space), "--storage", str(tmp_path / storage), "--name", name, *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(tmp_path / storage / name) in error
+
+
+def test_status_writes_nothing_and_names_only_files_that_are_there(
+    tmp_path: Path, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+    from search.spec import load_spec
+    from search.study import SearchStudy
+
+    folder = tmp_path / "runs" / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "journal.log").touch()  # killed before the first line
+    (folder / "spec.yaml").write_text(load_spec(space, []).to_yaml())
+    for option in ("--status", "--report"):
+        assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), option]) == 0
+        assert (folder / "journal.log").read_bytes() == b""
+    for path in folder.glob("*"):
+        if path.name in ("trials.csv", "report.html"):
+            path.unlink()
+    study = SearchStudy(folder, load_spec(space, []))
+    study.record(study.ask().number, {"epoch": 1, "val_acc": 0.5}, 1)
+    before = (folder / "journal.log").read_bytes()
+    capsys.readouterr()
+    assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), "--status"]) == 0
+    shown = capsys.readouterr().out
+    assert "Best: trial_0000, val_acc 0.5000 after 1 epochs" in shown
+    for name in ("trials.csv", "best_config.json", "report.html", "best.weights"):
+        assert name not in shown
+    assert (folder / "journal.log").read_bytes() == before
+
+
+@pytest.mark.parametrize("options", [(), ("--fresh",)])
+def test_a_second_command_is_refused_and_deletes_nothing(
+    tmp_path: Path, space: Path, options: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+    from search.place import Place
+
+    folder = tmp_path / "runs" / "tiny"
+    with Place(folder).claimed(print):
+        (folder / "journal.log").touch()
+        assert run_search.main([str(space), "--storage", str(tmp_path / "runs"), *options]) == 2
+        assert capsys.readouterr().err == f"{folder}: another process is searching here\n"
+        assert (folder / "journal.log").exists()

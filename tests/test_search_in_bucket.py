@@ -15,6 +15,7 @@ from search.bucket import Bucket
 from search.spec import stored_spec
 from search.study import SearchStudy, trial_name
 from tests.commands import SMALL, Command, Start
+from trainable.errors import ConfigError
 from trainable.lease import Lease, Terms
 from trainable.remote import Remote
 from trainable.tracking import read_rows
@@ -166,3 +167,14 @@ def test_two_commands_at_once_are_refused_and_none_deletes_the_others_search(
         assert "journal/000000.log" in remote.entries()
     finally:
         lease.release()
+
+
+def test_starting_over_in_a_bucket_leaves_alone_what_is_no_search(bucket: str, tmp_path: Path) -> None:
+    remote = Remote(bucket).child("photos")
+    remote.write("cat.jpg", b"x")
+    with pytest.raises(ConfigError, match="photos: holds no search"):
+        Bucket(remote, tmp_path).claimed(print, fresh=True).__enter__()
+    assert "cat.jpg" in remote.entries()
+    remote.write("journal/000000.log", b"")
+    with Bucket(remote, tmp_path).claimed(print, fresh=True):
+        assert set(remote.entries()) == {".lease"}

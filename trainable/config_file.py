@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from trainable.errors import ConfigError
 
@@ -20,10 +22,24 @@ Model = TypeVar("Model", bound=BaseModel)
 class _Loader(yaml.SafeLoader):
     """YAML as people expect it: `1e-3` is a number (YAML 1.2), and a key given twice is a mistake."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            # What PyYAML lets out for text that only looks like its type: 2020-13-45, `!!bool maybe`.
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{node.value!r} is no {kind}", node.start_mark
+            ) from error
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
+            if isinstance(key, list | dict | set):
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"a key must be text, got {key!r}", key_node.start_mark
+                )
             if key in seen:
                 raise yaml.constructor.ConstructorError(
                     None, None, f"{key!r} is given twice", key_node.start_mark
@@ -41,17 +57,28 @@ _Loader.add_implicit_resolver(
 
 def parse_yaml(text: str) -> Any:
     """Parse YAML (1.2 numbers); raises yaml.YAMLError."""
-    return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
+    try:
+        return yaml.load(text, Loader=_Loader)  # a SafeLoader: plain data only
+    except RecursionError:
+        raise yaml.YAMLError("is nested too deep") from None
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deep") from None
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
-    """Read a JSON or YAML file that holds one mapping, with `${VARIABLES}` expanded.
+    """Read a JSON or YAML file that holds one mapping of plain data, with `${VARIABLES}` expanded.
 
     Args:
         path: A file, or the address of one in a bucket (s3://...), such as a search's best configuration.
 
     Raises:
-        ConfigError: the file is missing, unreadable, not a mapping, or names an unset variable.
+        ConfigError: the file is missing, unreadable, not a mapping, names an unset variable, or holds what
+            JSON could not: a date, a key that is no text, a value that contains itself.
     """
     try:
         text = _read(str(path))
@@ -60,8 +87,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from None
     try:
-        values = json.loads(text) if Path(path).suffix == ".json" else parse_yaml(text)
-    except (json.JSONDecodeError, yaml.YAMLError) as error:
+        values = _parse_json(text) if Path(path).suffix == ".json" else parse_yaml(text)
+    except (ValueError, yaml.YAMLError) as error:
         raise ConfigError([f"{path}: {' '.join(str(error).split())}"]) from None
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: must hold a mapping of keys to values, got {type(values).__name__}"])
@@ -86,13 +113,31 @@ def _read(path: str) -> str:
     return content.decode()
 
 
-def _expand(value: Any, key: str, problems: list[str]) -> Any:
-    """Replace ${NAME} in every string by the environment's value; unset names are problems."""
+def _expand(value: Any, key: str, problems: list[str], above: tuple[Any, ...] = ()) -> Any:
+    """Replace ${NAME} in every string by the environment's value; what is not plain data is a problem.
+
+    Aliases come back as copies, so that the result is a tree; `above` are the groups that `value` is in.
+    """
+    if isinstance(value, dict | list):
+        if any(value is group for group in above):
+            problems.append(f"{key}: contains itself")
+            return None
+        above = (*above, value)
     if isinstance(value, dict):
-        return {k: _expand(v, f"{key}.{k}" if key else str(k), problems) for k, v in value.items()}
+        problems += [
+            f"{_joined(key, name)}: a key must be text, got {name!r}; put it in quotes"
+            for name in value
+            if not isinstance(name, str)
+        ]
+        return {name: _expand(v, _joined(key, name), problems, above) for name, v in value.items()}
     if isinstance(value, list):
-        return [_expand(v, f"{key}.{i}", problems) for i, v in enumerate(value)]
+        return [_expand(v, _joined(key, index), problems, above) for index, v in enumerate(value)]
     if not isinstance(value, str):
+        if not isinstance(value, bool | int | float | None):
+            problems.append(
+                f"{key}: must be text, a number, true, false, null, a list or a mapping, got {value!r}; "
+                "put it in quotes if it is text"
+            )
         return value
 
     def lookup(match: re.Match[str]) -> str:
@@ -104,13 +149,18 @@ def _expand(value: Any, key: str, problems: list[str]) -> Any:
     return re.sub(r"\$\{(\w+)\}", lookup, value)
 
 
+def _joined(*parts: Any) -> str:
+    """A key as people write it: `space.filters.choices.0`."""
+    return ".".join(str(part) for part in parts if part != "")
+
+
 def apply_overrides(values: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
     """Return `values` with every `KEY=VALUE` set; dots in KEY descend, VALUE is read as YAML.
 
     Raises:
         ConfigError: an override has no `=`, an empty key, or descends into something not a mapping.
     """
-    result = json.loads(json.dumps(values))
+    result = copy.deepcopy(values)
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals or not key:
@@ -138,23 +188,58 @@ def validate(model: type[Model], values: dict[str, Any], source: str, prefix: st
         ConfigError: one line per problem: source, key, what is allowed, what was given.
     """
     try:
-        return model(**values)
+        return model.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(describe(error, source, prefix, allowed=sorted(model.model_fields))) from None
+        allowed = sorted(model.model_fields)
+        lines = [f"{_joined(prefix, key)}: {message}" for key, message in problems_of(error, values, allowed)]
+        raise ConfigError(f"{source}: {line.removeprefix(': ')}" for line in lines) from None
 
 
-def describe(error: ValidationError, source: str, prefix: str = "", allowed: Iterable[str] = ()) -> list[str]:
-    """One line per problem of a pydantic error."""
-    lines = []
+def problems_of(
+    error: ValidationError, values: dict[str, Any], allowed: Iterable[str] = ()
+) -> list[tuple[str, str]]:
+    """One key and message per wrong value of a pydantic error; the key is empty where all are concerned.
+
+    Args:
+        error: What was raised for `values`.
+        values: What a user wrote.
+        allowed: Keys of the first level, for the message about an unknown one.
+    """
+    problems: dict[str, list[str]] = {}
+    given: dict[str, str] = {}
     for item in error.errors(include_url=False):
-        # A union or a discriminator adds its own names to the location; a user knows only keys and indices.
-        where = ".".join(str(part) for part in item["loc"] if re.fullmatch(r"\w+", str(part)))
-        key = ".".join(part for part in (prefix, where) if part)
-        message = item["msg"].removeprefix("Value error, ")
+        key = _joined(*_location(item, values))
+        message, known = item["msg"].removeprefix("Value error, "), problems.setdefault(key, [])
         if item["type"] == "extra_forbidden":
-            known = f"; allowed: {', '.join(allowed)}" if allowed and len(item["loc"]) == 1 else ""
-            message = f"unknown key{known}"
-        elif item["type"] not in ("missing", "value_error"):
-            message = f"{message}, got {item['input']!r}"
-        lines.append(f"{source}: {key}: {message}" if key else f"{source}: {message}")
-    return lines
+            message = "unknown key"
+            if allowed and len(item["loc"]) == 1:
+                message += f"; allowed: {', '.join(allowed)}"
+        elif item["type"] not in ("missing", "union_tag_not_found", "value_error"):
+            given[key] = f", got {item['input']!r}"
+        if item["type"] == "union_tag_invalid":
+            message = f"must be one of {item['ctx']['expected_tags']}"
+            given[key] = f", got {item['ctx']['tag']!r}"
+        elif item["type"] == "union_tag_not_found":
+            message = "Field required"
+        known.append(message.removeprefix("Input should be ") if known else message)
+    # Each member of a union has its own say on the same value; one that looked into it knows best.
+    return [
+        (key, " or ".join(dict.fromkeys(messages)) + given.get(key, ""))
+        for key, messages in problems.items()
+        if not key or not any(other.startswith(f"{key}.") for other in problems)
+    ]
+
+
+def _location(item: ErrorDetails, values: Any) -> list[Any]:
+    """Where an error is, in keys and indices of `values`: pydantic adds names of its own for a union."""
+    where: list[Any] = []
+    for part in item["loc"]:
+        known = range(len(values)) if isinstance(values, list) else values
+        if isinstance(known, dict | range) and part in known:
+            where.append(part)
+            values = values[part]
+    if item["type"] == "missing":
+        where.append(item["loc"][-1])
+    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        where.append(item["ctx"]["discriminator"].strip("'"))
+    return where

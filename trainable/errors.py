@@ -11,3 +11,14 @@ class ConfigError(ValueError):
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
         super().__init__("\n".join(self.problems))
+
+
+def check_name(name: str, option: str = "--name") -> str:
+    """A folder's own name, which can neither leave the folder around it nor be that folder.
+
+    Raises:
+        ConfigError: `.`, `..`, nothing, or with a separator in it.
+    """
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise ConfigError([f"{option}: must be the name of a folder in --storage, got {name!r}"])
+    return name

@@ -19,17 +19,22 @@ TENSORBOARD_FOLDER = "tensorboard"
 
 
 def read_rows(folder: Path) -> list[dict[str, Any]]:
-    """All complete rows of a run's result file, oldest first; a row torn by a kill is left out."""
+    """All complete rows of a run's result file, oldest first.
+
+    A row torn by a kill is left out, and so is what came into the file from elsewhere.
+    """
     try:
-        lines = (folder / RESULT_FILE).read_text().splitlines()
+        lines = (folder / RESULT_FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
     rows = []
     for line in lines:
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:  # only the last line can be torn
+            row = json.loads(line)
+        except (ValueError, RecursionError):  # only the last line can be torn
             break
+        if isinstance(row, dict) and isinstance(row.get(EPOCH), int):
+            rows.append(row)
     return rows
 
 

@@ -16,6 +16,7 @@ from search.schedulers import Scheduler, build_scheduler
 from search.spec import SearchSpec
 from search.study import SearchStudy, cause, trial_name
 from trainable import atomic
+from trainable.errors import ConfigError
 from trainable.metrics import DIVERGED, EPOCH
 from trainable.tracking import read_rows
 
@@ -137,10 +138,14 @@ def _scheduler(study: SearchStudy) -> Scheduler:
 def _trial(study: SearchStudy, trial: FrozenTrial) -> TrialFacts:
     folder = study.folder / trial_name(trial.number)
     rows = read_rows(folder)
-    if trial.state.is_finished() and not (folder / "params.json").exists():
-        atomic.write_json(folder / "params.json", study.config(trial).model_dump(mode="json"))
     params = study.params(trial)
     values = settings(study.spec.space, study.spec.train, params)
+    if trial.state.is_finished() and not (folder / "params.json").exists():
+        try:
+            whole = study.config(trial).model_dump(mode="json")
+        except ConfigError:
+            whole = values  # why the trial ended: the command that repeats it says so again
+        atomic.write_json(folder / "params.json", whole)
     return TrialFacts(
         number=trial.number,
         fate=_fate(trial, rows),

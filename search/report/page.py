@@ -128,7 +128,11 @@ def _key_facts(facts: SearchFacts) -> list[tuple[str, str]]:
         best = facts.best
         drawn = ", ".join(f"{name} {format_value(value)}" for name, value in best.drawn.items())
         lines += [
-            ("best", f"{best.name}: {facts.metric} {best.last(facts.metric):.4f} after {best.epochs} epochs"),
+            (
+                "best",
+                f"{best.name}: {facts.metric} {best.last(facts.metric):.4f} "
+                f"after {facts.study.how_far(best.number)}",
+            ),
             ("its settings", drawn),
         ]
         if best.fate != "complete":

@@ -67,7 +67,7 @@ def _trials_csv(study: SearchStudy) -> str:
                 "epochs": last.get(EPOCH, 0),
                 **params,
                 **{key: value for key, value in last.items() if key not in (EPOCH, *params)},
-                "total_seconds": round(sum(row["seconds"] for row in rows), 3),
+                "total_seconds": round(sum(row.get("seconds", 0.0) for row in rows), 3),
             }
         )
     columns = list(dict.fromkeys(key for line in lines for key in line))
@@ -139,7 +139,7 @@ def print_results(study: SearchStudy, console: Console) -> None:
     assert last is not None
     console.print(
         f"\nBest: {trial_name(best.number)}, {metric} {last.values[0]:.4f} "
-        f"after {last.epoch} epochs: {settings}"
+        f"after {study.how_far(best.number)}: {settings}"
     )
     way = lineage(study, best.number)
     if len(way) > 1:
@@ -150,12 +150,19 @@ def print_results(study: SearchStudy, console: Console) -> None:
     if len(study.spec.search.metrics) > 1:
         front = ", ".join(trial_name(trial.number) for trial in study.front())
         console.print(f"None is better in every objective than: {front} (Pareto front)")
-    if (study.folder / "report.html").exists():
-        console.print(f"  report              {folder}/report.html")
-    console.print(f"  all trials          {folder}/{TRIALS_FILE}")
-    console.print(f"  best configuration  {folder}/{BEST_CONFIG_FILE}")
-    if (study.folder / f"{BEST_WEIGHTS_FILE}.json").exists():
-        console.print(f"  its weights         {folder}/{BEST_WEIGHTS_FILE}")
+    # Before the first end of the command, none of these are there.
+    about_weights = f"{BEST_WEIGHTS_FILE}.json"  # of a bucket's files only the small ones are fetched
+    for label, name, sign in (
+        ("report", "report.html", "report.html"),
+        ("all trials", TRIALS_FILE, TRIALS_FILE),
+        ("best configuration", BEST_CONFIG_FILE, BEST_CONFIG_FILE),
+        ("its weights", BEST_WEIGHTS_FILE, about_weights),
+    ):
+        if (study.folder / sign).exists():
+            console.print(f"  {label:18}  {folder}/{name}")
     console.print("Next:")
     console.print(f"  tensorboard --logdir {folder}", soft_wrap=True)
-    console.print(f"  python run_train.py {folder}/{BEST_CONFIG_FILE} --out model.weights", soft_wrap=True)
+    if (study.folder / BEST_CONFIG_FILE).exists():
+        console.print(
+            f"  python run_train.py {folder}/{BEST_CONFIG_FILE} --out model.weights", soft_wrap=True
+        )

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from search.schedulers.base import Decision, Scheduler
+from search.sections import rungs_below
 
 _BRACKET = 0xB4AC  # keeps the draws of brackets apart from the sampler's
 
@@ -28,7 +29,7 @@ class Brackets:
 
     def __init__(self, grace: float, eta: float, maximum: float | None, count: int | None, seed: int) -> None:
         self.grace, self.eta, self.seed = grace, eta, seed
-        self.rungs = None if maximum is None else max(0, math.ceil(math.log(maximum / grace, eta) - 1e-9))
+        self.rungs = None if maximum is None else rungs_below(maximum, grace, eta)
         if count is None:
             assert self.rungs is not None, "hyperband needs a maximum"
             count = self.rungs + 1

@@ -101,6 +101,13 @@ def test_corners_reach_every_parameter_wherever_it_counts() -> None:
             },
             "run in a circle: skip_first, do_preconv",
         ),
+        (
+            {
+                "seed": {"type": "int", "low": 0, "high": 3},
+                "weight_decay": {"type": "float", "low": 0, "high": 0.1, "when": {"seed": [1]}},
+            },
+            "space.weight_decay.when.seed: no parameter may depend on the seed",
+        ),
         ({"batch_size": {"type": "int", "low": 17, "high": 31, "quantize": 16}}, "no multiple of quantize"),
         ({"dropout": {"type": "float", "low": 0, "high": 0.5, "step": 0.1, "quantize": 0.1}}, "exclude each"),
         ({"optimizer": "sgdd"}, "space.optimizer: .*'sgdd'"),
@@ -110,6 +117,79 @@ def test_a_wrong_condition_is_named(change: dict[str, Any], message: str) -> Non
     fixed = {key: value for key, value in FIXED.items() if key != "skip_first"}
     with pytest.raises(ValidationError, match=message):
         spec(space={**SPACE, **change}, train=fixed)
+
+
+STEPPED: dict[str, Any] = {
+    "time_steps": {"type": "int", "low": 1, "high": 7, "step": 2},
+    "dropout": {"type": "float", "low": 0.0, "high": 0.5, "step": 0.1},
+    "batch_size": {"type": "int", "low": 2, "high": 16, "quantize": 4},
+    "weight_decay": {"type": "float", "low": 0.1, "high": 0.3},
+    "cell_type": {"type": "categorical", "choices": ["gru", "rnn"]},
+    "learning_rate": 0.1,
+}
+
+
+def stepped(when: dict[str, Any] | None = None, **search: Any) -> SearchSpec:
+    """A space of steps, in which gradients may be clipped under a condition."""
+    fixed = {key: value for key, value in FIXED.items() if key != "dropout"}
+    clip = {} if when is None else {"clip_norm": {"value": 1.0, "when": when}}
+    return SearchSpec(train=fixed, space={**STEPPED, **clip}, search=search)
+
+
+@pytest.mark.parametrize(
+    ("when", "message"),
+    [
+        ({"time_steps": [2]}, "when.time_steps: time_steps is never 2"),
+        ({"time_steps": [True]}, "time_steps is never True"),
+        ({"time_steps": [1, "3"]}, "time_steps is never '3'"),
+        ({"batch_size": [3]}, "batch_size is never 3"),
+        ({"dropout": [0.35]}, "dropout is never 0.35"),
+        ({"weight_decay": [0.2]}, "weight_decay, a number without step or quantize, is never 0.2"),
+        ({"learning_rate": [True]}, "learning_rate is never True"),
+    ],
+)
+def test_a_condition_that_never_holds_is_refused(when: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        stepped(when)
+
+
+@pytest.mark.parametrize("when", [{"time_steps": [3]}, {"batch_size": [4, 8]}, {"dropout": [0.3]}])
+def test_a_condition_on_a_value_of_the_grid_holds_where_it_is_drawn(when: dict[str, Any]) -> None:
+    one = stepped(when)
+    (name,) = when
+    held = set()
+    for seed in range(60):
+        _, values = drawn(one, seed)
+        if "clip_norm" in values:
+            held.add(round(values[name], 9))
+    assert held == set(when[name])
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"time_steps": 2.5}, "must be a whole number from 1 to 7 in steps of 2, got 2.5"),
+        ({"time_steps": 2}, "in steps of 2, got 2"),
+        ({"time_steps": True}, "in steps of 2, got True"),
+        ({"dropout": 0.15}, "must be a number from 0 to 0.5 in steps of 0.1, got 0.15"),
+        ({"dropout": 0.6}, "from 0 to 0.5 in steps of 0.1, got 0.6"),
+        ({"weight_decay": "0.2"}, "must be a number from 0.1 to 0.3, got '0.2'"),
+        ({"weight_decay": float("nan")}, "must be a number from 0.1 to 0.3, got nan"),
+        ({"cell_type": ["gru"]}, r"must be one of \['gru', 'rnn'\], got \['gru'\]"),
+    ],
+)
+def test_a_point_that_no_trial_could_draw_is_refused(point: dict[str, Any], message: str) -> None:
+    (name,) = point
+    with pytest.raises(ValidationError, match=f"search.points_to_evaluate.0.{name}: .*{message}"):
+        stepped(points_to_evaluate=[point])
+
+
+def test_a_point_on_the_grid_is_tried_first(tmp_path: Path) -> None:
+    point = {"time_steps": 3, "dropout": 0.3, "batch_size": 7, "weight_decay": 0.1, "cell_type": "rnn"}
+    study = SearchStudy(tmp_path, stepped(points_to_evaluate=[point]))
+    trial = study.ask()
+    assert trial.params == pytest.approx(point)
+    assert study.config(trial).batch_size == 8
 
 
 def test_a_conditional_spec_reads_back_equal_and_searches(tmp_path: Path) -> None:
@@ -182,7 +262,7 @@ def test_every_distribution_has_its_bounds(tmp_path: Path, base: Path) -> None:
     ("changes", "message"),
     [
         ({"method": "bayesian"}, "method: must be one of bayes, random, grid"),
-        ({"metric": {"name": "val_acc", "goal": "max"}}, "metric.goal: must be maximize or minimize"),
+        ({"metric": {"name": "val_acc", "goal": "max"}}, "metric.goal: must be one of maximize, minimize"),
         (
             {"parameters": {"dropout": {"distribution": "normal", "min": 0, "max": 1}}},
             "parameters.dropout: dist",
@@ -198,6 +278,100 @@ def test_what_a_sweep_gets_wrong_is_named(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_spec(write(tmp_path, **changes), [], base)
+
+
+def bounds(**given: Any) -> dict[str, Any]:
+    """One parameter of a sweep."""
+    return {"parameters": {"learning_rate": {"min": 0.1, "max": 0.2, **given}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            bounds(distribution="log_uniform", min="a"),
+            "parameters.learning_rate: min: must be a number, got 'a'",
+        ),
+        (bounds(distribution="q_log_uniform", max="b"), "learning_rate: max: must be a number, got 'b'"),
+        (bounds(distribution="log_uniform", max=1000), r"learning_rate: e\^1000 is beyond"),
+        (bounds(distribution="inv_log_uniform", min=-1000), r"learning_rate: e\^1000 is beyond"),
+        (bounds(distribution="log_uniform", min=-1000), r"learning_rate: e\^-1000 is beyond"),
+        (bounds(distribution=["uniform"]), r"distribution: must be one of constant, .*got \['uniform'\]"),
+        (bounds(distribution="normal", mu=0), "distribution: must be one of constant, .*got 'normal'"),
+        (bounds(distribution="constant"), "distribution: must be one of uniform, .*got 'constant'"),
+        (bounds(max=float("inf")), "max: must be a number, got inf"),
+        (bounds(max=0), r"min \(0.1\) must not exceed max \(0\)"),
+        (bounds(q=2), "q: does not belong to uniform"),
+        (bounds(distribution="q_uniform", q=0), "q: must be above 0, got 0"),
+        (bounds(distribution="int_uniform"), "int_uniform takes whole numbers"),
+        (bounds(values=[1]), "max, min: not supported here; supported: distribution, values"),
+        ({"parameters": {"optimizer": {"parameters": {}}}}, "optimizer: parameters: not supported here"),
+        (
+            {"parameters": {"optimizer": {"values": ["sgd"], "probabilities": [1]}}},
+            "probabilities: not supported",
+        ),
+        ({"parameters": {"optimizer": {"values": ["sgd"], "distribution": "uniform"}}}, "one of categorical"),
+        ({"method": "grid", "parameters": {"time_steps": {"values": 3}}}, "values: must be a list .*got 3"),
+        ({"method": ["a"]}, r"method: must be one of bayes, random, grid, got \['a'\]"),
+        ({"metric": {"name": "val_acc", "goal": ["a"]}}, r"metric.goal: must be one of .*got \['a'\]"),
+        ({"metric": {"name": "val_acc", "impute": "worst"}}, "metric.impute: not supported here"),
+        ({"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": "a"}}, "early_terminate.eta: .*'a'"),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 3, "eta": 0}},
+            "eta: must be at least 1.1, got 0",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": "a", "s": 2}},
+            "early_terminate.max_iter: must be a number, got 'a'",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "max_iter": 27, "s": None}},
+            "early_terminate.s: must be a number, got None",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": 3, "strict": True}},
+            "early_terminate.strict: not supported",
+        ),
+        ({"run_cap": "a"}, "run_cap: must be a number, got 'a'"),
+        ({"run_cap": 1.5}, "run_cap: must be a whole number, got 1.5"),
+    ],
+)
+def test_what_a_sweep_holds_of_the_wrong_kind_is_named(
+    tmp_path: Path, base: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as error:
+        load_spec(write(tmp_path, **changes), [], base)
+    assert len(error.value.problems) == 1
+
+
+@pytest.mark.parametrize(
+    ("stop", "grace"), [({"max_iter": 27, "s": 2}, 3), ({"max_iter": 27, "s": 10**9}, 1)]
+)
+def test_the_first_rung_of_a_sweep_is_max_iter_over_eta_to_the_s(
+    tmp_path: Path, base: Path, stop: dict[str, Any], grace: int
+) -> None:
+    one = load_spec(write(tmp_path, early_terminate={"type": "hyperband", **stop}), [], base)
+    assert one.search.scheduler.grace_period == grace
+
+
+def test_constant_and_categorical_are_distributions_too(tmp_path: Path, base: Path) -> None:
+    parameters = {
+        "optimizer": {"distribution": "constant", "value": "sgd"},
+        "learning_rate": {"distribution": "categorical", "values": [0.1, 0.01]},
+    }
+    one = load_spec(write(tmp_path, parameters=parameters), [], base)
+    assert one.space["learning_rate"].extremes() == [0.1, 0.01]
+    assert one.space["optimizer"].extremes() == ["sgd"]
+
+
+def test_a_grid_sweep_tries_every_point_of_whole_numbers_too(tmp_path: Path, base: Path) -> None:
+    parameters = {
+        "time_steps": {"min": 1, "max": 3},
+        "learning_rate": {"values": [0.1, 0.01]},
+        "optimizer": {"value": "sgd"},
+    }
+    assert load_spec(write(tmp_path, method="grid", parameters=parameters), [], base).target == 6
+    assert load_spec(write(tmp_path, method="grid", parameters=parameters, run_cap=4), [], base).target == 4
 
 
 def test_a_sweep_without_base_says_what_is_missing(tmp_path: Path) -> None:

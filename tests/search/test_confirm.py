@@ -6,9 +6,11 @@ import pytest
 from optuna.trial import TrialState
 
 from search.confirm import CONFIRM_FOLDER, chosen, confirmation_spec, confirmed, unconfirmed, winner
+from search.report import write_results
+from search.retention import tidy
 from search.spec import SPEC_FILE, SearchSpec
-from search.study import SearchStudy
-from tests.search.conftest import make_spec
+from search.study import SearchStudy, trial_name
+from tests.search.conftest import make_spec, row
 from trainable import atomic
 
 
@@ -93,3 +95,45 @@ def test_without_being_asked_nothing_is_confirmed(tmp_path: Path) -> None:
     assert confirmation_spec(study) is None
     assert unconfirmed(study) == 0
     assert isinstance(winner(study), optuna.trial.FrozenTrial)
+
+
+def test_two_draws_of_one_configuration_are_confirmed_once(tmp_path: Path) -> None:
+    one = spec(top=2).model_dump(mode="json", by_alias=True)
+    one["space"] = {
+        "learning_rate": 0.01,
+        "time_steps": {"type": "int", "low": 1, "high": 9, "quantize": 4},
+    }
+    one["search"]["points_to_evaluate"] = [{"time_steps": steps} for steps in (3, 4, 8)]
+    study = searched(tmp_path, SearchSpec(**one), [0.9, 0.8, 0.7])
+    assert [study.config(trial).time_steps for trial in study.trials()] == [4, 4, 8]
+    assert [trial.number for trial in chosen(study)] == [0, 2]
+
+
+def test_the_winner_of_a_confirmation_has_its_weights_whatever_its_rank(tmp_path: Path) -> None:
+    one = make_spec(confirm={"top": 3, "seeds": 1}, num_samples=5, keep_checkpoints=1)
+    study = SearchStudy(tmp_path, one)
+    for value in (0.5, 0.9, 0.8, 0.1, 0.7):
+        trial = study.ask()
+        (tmp_path / trial_name(trial.number)).mkdir()
+        (tmp_path / trial_name(trial.number) / "model.weights").touch()
+        study.record(trial.number, row(9, value), 9)
+        study.end(trial.number, TrialState.COMPLETE, (value,))
+        tidy(study, trial.number)
+
+    def with_weights() -> list[int]:
+        return sorted(int(path.parent.name[-4:]) for path in tmp_path.glob("trial_*/model.weights"))
+
+    assert with_weights() == [1, 2, 4]
+    tidy(study)
+    assert with_weights() == [1, 2, 4]
+    again = confirmation_spec(study)
+    assert again is not None
+    folder = tmp_path / CONFIRM_FOLDER
+    atomic.write_text(folder / SPEC_FILE, again.to_yaml())
+    second = SearchStudy(folder, again)
+    for value in (0.6, 0.65, 0.7):  # the third is the best
+        second.end(second.ask().number, TrialState.COMPLETE, (value,))
+    tidy(study)
+    assert with_weights() == [4]
+    write_results(study)
+    assert (tmp_path / "best.weights").exists()

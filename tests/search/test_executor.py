@@ -1,5 +1,6 @@
 """Trials that hang, crash, die and don't fit, in a real Ray."""
 
+import io
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 import ray
 from optuna.trial import TrialState
 from ray import tune
+from rich.console import Console
 
 from search.conductor import Conductor
 from search.executor import Executor
 from search.plan import Plan
+from search.progress import Progress
 from search.runner import build_tuner
 from search.spec import SearchSpec
 from search.study import SearchStudy
@@ -44,7 +47,8 @@ def search(folder: Path, spec: SearchSpec, work: Callable[[dict[str, Any]], None
 
     study = SearchStudy(folder, spec)
     executor = Executor(Conductor(study), concurrent=2, threads=1)
-    build_tuner(executor, tune.with_resources(trainable, {"cpu": 1}), reuse=True, callbacks=[]).fit()
+    progress = Progress(study, Console(file=io.StringIO()))  # as a search has it
+    build_tuner(executor, tune.with_resources(trainable, {"cpu": 1}), reuse=True, callbacks=[progress]).fit()
     return study
 
 

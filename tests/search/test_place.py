@@ -4,7 +4,10 @@ import contextlib
 import threading
 from pathlib import Path
 
+import pytest
+
 from search.place import Place
+from trainable.errors import ConfigError
 
 
 def test_deleting_what_a_stopped_trial_still_writes_into_is_no_error(tmp_path: Path) -> None:
@@ -28,3 +31,56 @@ def test_deleting_what_a_stopped_trial_still_writes_into_is_no_error(tmp_path: P
         writer.join()
     Place(tmp_path).delete(["trial_0000/checkpoints"])
     assert not folder.exists()
+
+
+def searched(folder: Path) -> Path:
+    """A folder as a search leaves it, in short."""
+    (folder / "trial_0000" / "checkpoints").mkdir(parents=True)
+    for name in ("journal.log", "spec.yaml", "trial_0000/result.json"):
+        (folder / name).touch()
+    return folder
+
+
+def test_starting_over_deletes_nothing_while_another_process_searches(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "one")
+    with Place(folder).claimed(print):
+        before = sorted(folder.rglob("*"))
+        second = Place(folder).claimed(print, fresh=True)
+        with pytest.raises(ConfigError, match="one: another process is searching here"):
+            second.__enter__()
+        assert sorted(folder.rglob("*")) == before
+
+
+def test_starting_over_leaves_nothing_and_nobody_else_gets_in(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "one")
+    with Place(folder).claimed(print, fresh=True):
+        assert [path.name for path in folder.iterdir()] == [".lock"]
+        assert Place(folder).is_running()
+
+
+def test_starting_over_leaves_a_folder_alone_that_holds_no_search(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    with pytest.raises(ConfigError, match="photos: holds no search, but other files"):
+        Place(tmp_path / "photos").claimed(print, fresh=True).__enter__()
+    assert [path.name for path in (tmp_path / "photos").iterdir()] == ["cat.jpg"]
+
+
+def test_what_a_kill_half_way_through_starting_over_left_can_be_deleted(tmp_path: Path) -> None:
+    folder = searched(tmp_path / "one")
+    (folder / "journal.log").unlink()
+    with Place(folder).claimed(print, fresh=True):
+        assert not (folder / "spec.yaml").exists()
+
+
+def test_a_folder_that_cannot_be_one_is_named_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for folder, reason in (
+        (tmp_path / "file", "File exists|Not a directory"),
+        (tmp_path / "file" / "one", "Not a directory"),
+        (Path("/proc/x/one"), "No such file or directory"),
+        (tmp_path / ("x" * 300), "File name too long"),
+    ):
+        for fresh in (False, True):
+            with pytest.raises(ConfigError, match=f"cannot hold a search: .*({reason})"):
+                Place(folder).claimed(print, fresh=fresh).__enter__()

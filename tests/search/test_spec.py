@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import yaml
 
+from search.schedulers import build_scheduler
 from search.spec import SearchSpec, load_spec
 from tests.commands import ROOT, SMALL
 from trainable.errors import ConfigError
@@ -65,6 +66,168 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, change: dict[str, 
     assert all(problem.startswith(f"{path}: ") for problem in error.value.problems)
 
 
+@pytest.mark.parametrize(
+    ("change", "problems"),
+    [
+        (
+            {"space": {"learning_rate": {"type": "int", "low": "x"}}},
+            [
+                "space.learning_rate.low: Input should be a valid integer, unable to parse string as an "
+                "integer, got 'x'",
+                "space.learning_rate.high: Field required",
+            ],
+        ),
+        (
+            {"space": {"filters": {"type": "categorical", "choices": [[4, 8]]}}},
+            [
+                "space.filters.choices.0: Input should be a valid string or a valid boolean or a valid "
+                "integer or a valid number, got [4, 8]"
+            ],
+        ),
+        (
+            {"space": {"learning_rate": {"type": "flaot", "low": 0}}},
+            [
+                "space.learning_rate.type: must be one of 'float', 'int', 'categorical', 'constant', "
+                "got 'flaot'"
+            ],
+        ),
+        ({"space": {"learning_rate": {"low": 0, "high": 1}}}, ["space.learning_rate.type: Field required"]),
+        ({"search": {"metric": 5}}, ["search.metric: Input should be a valid string or a valid list, got 5"]),
+        ({"search": {"mode": ["maxx"]}}, ["search.mode.0: Input should be 'min' or 'max', got 'maxx'"]),
+        (
+            {"train": {**spec()["train"], "batch_max": []}},
+            ["train.batch_max: Input should be a valid integer or 'auto', got []"],
+        ),
+    ],
+)
+def test_a_wrong_value_has_one_line_that_names_no_other_keys_than_the_users(
+    tmp_path: Path, change: dict[str, Any], problems: list[str]
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(spec(**change)))
+    with pytest.raises(ConfigError) as error:
+        load_spec(path, [])
+    assert error.value.problems == [f"{path}: {problem}" for problem in problems]
+
+
+INFINITE, NAN = float("inf"), float("nan")
+
+
+@pytest.mark.parametrize(
+    ("parameter", "message"),
+    [
+        ({"high": INFINITE}, "space.learning_rate.high: Input should be a finite number, got inf"),
+        ({"low": NAN}, "space.learning_rate.low: Input should be a finite number, got nan"),
+        ({"step": INFINITE}, "space.learning_rate.step: Input should be a finite number"),
+        ({"quantize": INFINITE}, "space.learning_rate.quantize: Input should be a finite number"),
+        ({"step": 1e-300}, r"space.learning_rate: step \(1e-300\) is too small for numbers from 0.1 to 0.2"),
+        ({"quantize": 1e-320}, "space.learning_rate: quantize .* is too small for numbers from 0.1 to 0.2"),
+        ({"low": -1.7e308, "high": 1.7e308}, "too far apart"),
+        ({"type": "int", "low": 1, "high": 10**400}, "space.learning_rate.high: .*less than or equal"),
+    ],
+)
+def test_numbers_that_no_trial_can_draw_are_refused(
+    tmp_path: Path, parameter: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    space = {"learning_rate": {"type": "float", "low": 0.1, "high": 0.2, **parameter}}
+    path.write_text(yaml.safe_dump(spec(space=space)))
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path, [])
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"step": 0.5}, {"quantize": 0.5}, {"log": True}, {"quantize": 1.5, "low": 17}]
+)
+def test_a_whole_setting_refuses_the_fractions_between_whole_bounds(more: dict[str, Any]) -> None:
+    fixed = {key: value for key, value in spec()["train"].items() if key != "batch_size"}
+    space = {"batch_size": {"type": "float", "low": 16, "high": 128, **more}, "learning_rate": 0.1}
+    with pytest.raises(ValueError, match="space.batch_size: .*fractional part"):
+        SearchSpec(**spec(space=space, train=fixed))
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "message"),
+    [
+        ({"grace_period": INFINITE}, "search.scheduler.grace_period: Input should be a finite number"),
+        ({"type": "hyperband", "max_resource": INFINITE}, "search.scheduler.max_resource: .*finite number"),
+        ({"type": "hyperband", "reduction_factor": 1.0000001}, "search.scheduler.reduction_factor: .*1.1"),
+        ({"brackets": 1000}, "search.scheduler.brackets: .*got 1000"),
+        ({"brackets": 3}, "search.scheduler.brackets: must be at most 2, .*below 3, got 3"),
+        (
+            {"type": "pbt", "perturbation_factors": [NAN, 1]},
+            "perturbation_factors.0: .*finite number, got nan",
+        ),
+        ({"type": "pbt", "perturbation_factors": [1, INFINITE]}, "perturbation_factors.1: .*finite number"),
+        (
+            {"type": "pbt", "perturbation_factors": [1e308, 1]},
+            "search.scheduler: perturbation_factors must be",
+        ),
+    ],
+)
+def test_a_scheduler_that_could_not_count_is_refused(
+    tmp_path: Path, scheduler: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(spec(search={"scheduler": scheduler})))
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path, [])
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        {"resource": "images", "brackets": 50, "reduction_factor": 1e6},
+        {
+            "type": "hyperband",
+            "resource": "images",
+            "grace_period": 1e-6,
+            "max_resource": 1e18,
+            "reduction_factor": 1.1,
+        },
+    ],
+)
+def test_the_most_brackets_that_are_allowed_have_shares(scheduler: dict[str, Any]) -> None:
+    build_scheduler(SearchSpec(**spec(search={"scheduler": scheduler}))).report(0, 1.0, 0.5)
+
+
+def test_a_confirmation_has_seeds_left() -> None:
+    train = {**spec()["train"], "seed": 2**31 - 4}
+    SearchSpec(**spec(train=train, search={"confirm": {"seeds": 3}}))
+    with pytest.raises(ValueError, match="train.seed: must be at most 2147483643.*got 2147483644"):
+        SearchSpec(**spec(train=train, search={"confirm": {"seeds": 4}}))
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        {"type": "int", "low": 1, "high": 10**9},
+        {"type": "float", "low": 0.1, "high": 1, "step": 1e-10},
+    ],
+)
+def test_a_grid_without_end_is_refused(parameter: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="more than 100,000 points"):
+        SearchSpec(**spec(space={"learning_rate": parameter}, search={"sampler": {"type": "grid"}}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": None}, "space: .* got None"),
+        ({"space": [1]}, r"space: .* got \[1\]"),
+        ({"train": "abc"}, "train: .* got 'abc'"),
+        ({"train": [1]}, r"train: .* got \[1\]"),
+    ],
+)
+def test_a_part_that_is_no_mapping_is_named_with_a_base_too(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    path.write_text(yaml.safe_dump(spec(**change)))
+    with pytest.raises(ConfigError, match=message):
+        load_spec(path, [], ROOT / "configs" / "template.yaml")
+
+
 def test_a_wrong_fixed_setting_is_reported_once_however_many_corners(tmp_path: Path) -> None:
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(spec()))
@@ -84,3 +247,44 @@ def test_data_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(tmp_path)
     loaded = load_spec(path, ["train.dataset=ffcv", "train.dataset_path=a.beton"])
     assert loaded.train["dataset_path"] == str(tmp_path / "a.beton")
+
+
+@pytest.mark.parametrize(
+    ("train", "space", "message"),
+    [
+        (
+            {"time_steps": None},
+            {"time_steps": {"type": "float", "low": 1, "high": 4}},
+            r"space\.time_steps: .*valid integer.*got [123]\.\d+",
+        ),
+        (
+            {"epochs": None},
+            {
+                "epochs": {"type": "categorical", "choices": [8, 2]},
+                "warmup_epochs": {"type": "categorical", "choices": [0, 4]},
+            },
+            r"space: epochs=2, warmup_epochs=4: warmup_epochs must be below epochs",
+        ),
+    ],
+)
+def test_a_space_that_is_valid_at_its_corners_alone_is_refused(
+    tmp_path: Path, train: dict[str, Any], space: dict[str, Any], message: str
+) -> None:
+    path = tmp_path / "space.yaml"
+    fixed = {key: value for key, value in spec()["train"].items() if key not in train}
+    path.write_text(yaml.safe_dump({"train": fixed, "space": {**spec()["space"], **space}}))
+    with pytest.raises(ConfigError, match=message) as error:
+        load_spec(path, [])
+    assert len(error.value.problems) == 1
+
+
+def test_settings_that_conditions_keep_apart_are_no_mistake() -> None:
+    fixed = {key: value for key, value in spec()["train"].items() if key != "epochs"}
+    SearchSpec(
+        train=fixed,
+        space={
+            "epochs": {"type": "categorical", "choices": [8, 2]},
+            "warmup_epochs": {"type": "categorical", "choices": [0, 4], "when": {"epochs": [8]}},
+            "learning_rate": 0.1,
+        },
+    )

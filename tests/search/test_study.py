@@ -10,16 +10,18 @@ from typing import Any
 
 import optuna
 import pytest
+from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 from rich.console import Console
 
 from search.conductor import Conductor
 from search.journal import mend
 from search.report import print_results
+from search.report.facts import read_facts
 from search.sampler import build_sampler
 from search.schedulers import Decision
 from search.spec import SearchSpec
-from search.study import SearchStudy
+from search.study import SearchStudy, cause
 from tests.search.conftest import FINISHED, make_spec, row
 
 
@@ -85,6 +87,43 @@ def test_without_a_complete_trial_the_best_of_those_that_spent_most_wins(tmp_pat
     best = study.best()
     assert best is not None
     assert (best.number, study.spent(best)) == (2, 3)
+
+
+@pytest.mark.parametrize("scheduler", [{"type": "none"}, {"type": "asha", "grace_period": 2}])
+def test_without_a_complete_trial_a_moment_more_does_not_win(
+    tmp_path: Path, scheduler: dict[str, Any]
+) -> None:
+    study = SearchStudy(tmp_path, make_spec(scheduler={"resource": "seconds", **scheduler}))
+    conductor = Conductor(study)
+    good, late, early = start(conductor), start(conductor), start(conductor)
+    for epoch in (1, 2, 3, 4, 5, 6):
+        conductor.report(good, row(epoch, 0.9 - 0.01 * epoch, seconds=1.1))
+        conductor.report(late, row(epoch, 0.1, seconds=1.10001))
+    conductor.report(early, row(1, 0.95, seconds=1.9))  # below the first rung
+    best = study.best()
+    assert best is not None
+    assert best.number == good
+    text = io.StringIO()
+    print_results(study, Console(file=text, width=200))
+    assert "Best: trial_0000, val_acc 0.8400 after 6 epochs (6.6 seconds): " in text.getvalue()
+
+
+def test_without_a_complete_trial_those_at_a_rung_are_compared_by_their_values_there(tmp_path: Path) -> None:
+    spec = make_spec(scheduler={"type": "asha", "resource": "image_steps", "grace_period": 100})
+    study = SearchStudy(tmp_path, spec)
+    for number, reports in enumerate(
+        [
+            [(100, 0.3), (320, 0.5), (800, 0.7)],  # rungs lie at 100, 300, 900
+            [(310, 0.6)],
+            [(150, 0.9)],
+        ]
+    ):
+        study.ask()
+        for epoch, (steps, value) in enumerate(reports, 1):
+            study.record(number, row(epoch, value), steps)
+    best = study.best()
+    assert best is not None
+    assert best.number == 1
 
 
 def test_a_resumed_search_hands_out_the_unfinished_trials_first(tmp_path: Path, spec: SearchSpec) -> None:
@@ -362,6 +401,72 @@ def test_a_warm_start_teaches_the_sampler_and_counts_for_nothing(tmp_path: Path)
     assert new.best() is None
 
 
+LOG = {"type": "float", "low": 1e-4, "high": 1e-1, "log": True}
+
+
+def warmed(sampler: str, old: dict[str, Any], new: dict[str, Any]) -> tuple[SearchStudy, str]:
+    """A search over `new` that has learned from one over `old`, and what it said of it."""
+    values = make_spec(num_samples=12, scheduler={"type": "none"}).model_dump(mode="json", by_alias=True)
+    first, second = (
+        SearchStudy(Path(f"/nowhere/{name}"), SearchSpec(**{**values, "space": space}), InMemoryStorage())
+        for name, space in (("old", old), ("new", new))
+    )
+    conductor = Conductor(first)
+    while (trial := conductor.next()) is not None:
+        conductor.report(trial.number, row(9, 0.1 * trial.number, **FINISHED))
+    spec = second.spec.model_dump(mode="json", by_alias=True)
+    spec["search"]["sampler"] = {"type": sampler, "startup_trials": 2}
+    second = SearchStudy(second.folder, SearchSpec(**spec), second.storage)
+    return second, second.add_warm_start("old", first.finished())
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes", "nsga2", "qmc", "random"])
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (LOG, {"type": "float", "low": 1e-3, "high": 0.5, "log": True}),
+        (LOG, {"type": "float", "low": 1e-4, "high": 1e-1}),
+        (LOG, {"type": "categorical", "choices": [0.1, 0.01]}),
+        ({"type": "categorical", "choices": [0.1, 0.01]}, LOG),
+        (
+            {"type": "categorical", "choices": [0.1, 0.01]},
+            {"type": "categorical", "choices": [0.01, 0.02, 0.1]},
+        ),
+    ],
+)
+def test_a_warm_start_from_another_space_speaks_the_new_ones_language(
+    sampler: str, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    steps = {"type": "int", "low": 1, "high": 4}
+    study, told = warmed(
+        sampler, {"learning_rate": old, "time_steps": steps}, {"learning_rate": new, "time_steps": steps}
+    )
+    mine = study.ask()
+    assert "trials taken over" in told
+    for trial in study.study.trials[:-1]:
+        known = trial.distributions
+        assert known == {name: mine.distributions[name] for name in known}
+        assert sampler in ("tpe", "random") or len(known) == 2  # others draw jointly what all have
+
+
+def test_a_warm_start_says_what_it_leaves_out() -> None:
+    study, told = warmed(
+        "gp",
+        {"learning_rate": {"type": "categorical", "choices": [0.1, 0.01]}},
+        {"learning_rate": {"type": "categorical", "choices": [0.1, 0.5]}},
+    )
+    count = len(study.study.trials)
+    assert 0 < count < 12
+    assert {trial.params["learning_rate"] for trial in study.study.trials} == {0.1}
+    assert told == (
+        f"{count} of 12 trials taken over; "
+        "this space's learning_rate had no value, or one outside, in some of them"
+    )
+    other = {"learning_rate": 0.01, "ema_decay": {"type": "float", "low": 0.5, "high": 0.9}}
+    _, told = warmed("tpe", other, {"learning_rate": LOG})
+    assert told.startswith("0 of 12 trials taken over")
+
+
 def test_a_journal_is_what_optuna_itself_opens(tmp_path: Path, spec: SearchSpec) -> None:
     drive(tmp_path, make_spec(num_samples=3))
     storage = optuna.storages.JournalStorage(
@@ -371,3 +476,29 @@ def test_a_journal_is_what_optuna_itself_opens(tmp_path: Path, spec: SearchSpec)
     assert len(study.trials) == 3
     assert study.metric_names == ["val_acc"]
     assert study.best_trial.value == max(t.value for t in study.trials if t.state == TrialState.COMPLETE)
+
+
+def test_a_trial_whose_settings_exclude_each_other_ends_and_the_search_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = make_spec(num_samples=3)
+    build = SearchSpec.config
+
+    def config(self: SearchSpec, params: dict[str, Any]) -> Any:
+        return build(self, {**params, "time_steps": 2.5} if params == wrong else params)
+
+    wrong = SearchStudy(Path("/nowhere"), spec, InMemoryStorage()).ask().params  # the first trial's
+    monkeypatch.setattr(SearchSpec, "config", config)
+    SearchStudy(tmp_path, spec).ask()  # a driver died of it here, before
+    study = SearchStudy(tmp_path, spec)
+    conductor = Conductor(study)
+    assert start(conductor) == 1
+    assert study.trial(0).state == TrialState.PRUNED
+    assert study.trial(0).constraints == {"usable": 1.0}
+    assert cause(study.trial(0)).startswith("invalid configuration: time_steps: ")
+    conductor.report(1, row(9, 0.5, finished=True))
+    assert start(conductor) == 2
+    best = study.best()
+    assert best is not None
+    assert best.number == 1
+    assert len(read_facts(study).trials) == 3

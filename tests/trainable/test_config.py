@@ -38,6 +38,7 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
     [
         ({"timesteps": 3}, "timesteps: unknown key"),
         ({"learning_rate": "fast"}, "learning_rate: .*got 'fast'"),
+        ({"learning_rate": float("inf")}, "learning_rate: .*finite number, got inf"),
         ({"learning_rate": -1}, "learning_rate: .*greater than 0, got -1"),
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
@@ -151,6 +152,53 @@ def test_yaml_reads_exponents_as_numbers_and_refuses_a_key_given_twice(tmp_path:
     path.write_text("seed: 1\nseed: 2\n")
     with pytest.raises(ConfigError, match="'seed' is given twice"):
         read_mapping(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("? [a]\n: b", r"a key must be text, got \['a'\].*line 1, column 3"),
+        ("{[a]: b}", r"a key must be text, got \['a'\].*line 1, column 2"),
+        ("1: 2", "1: a key must be text, got 1; put it in quotes"),
+        ("train: {on: 2}", "train.True: a key must be text, got True; put it in quotes"),
+        ("train: {seed: 2020-01-01}", "train.seed: must be text, a number, .*got datetime.date"),
+        ("train: {seed: 2020-13-45}", "'2020-13-45' is no timestamp.*line 1, column 15"),
+        ("seed: !!int abc", "'abc' is no int"),
+        ("seed: !!bool maybe", "'maybe' is no bool"),
+        ("seed: !!binary aGk=", "seed: must be text, a number, .*got b'hi'"),
+        ("train: {seed: !!set {a}}", "train.seed: must be text, a number, .*got {'a'}"),
+        ("a: &a [*a]", "a.0: contains itself"),
+        ("train: &a {x: *a}", "train.x: contains itself"),
+        ("a: " + "[" * 3000, "is nested too deep"),
+    ],
+)
+def test_yaml_that_is_no_plain_data_is_refused_with_file_and_place(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as error:
+        read_mapping(path)
+    assert all(problem.startswith(f"{path}: ") for problem in error.value.problems)
+
+
+def test_an_alias_is_a_copy(tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text("a: &a {x: [1]}\nb: *a\n")
+    assert apply_overrides(read_mapping(path), ["b.x=2"]) == {"a": {"x": [1]}, "b": {"x": 2}}
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train={[1]: 2}", r"--set train={\[1\]: 2}: a key must be text"),
+        ("train={1: 2}", "--set train.1: a key must be text"),
+        ("train.seed=2020-01-01", "--set train.seed: must be text, a number"),
+    ],
+)
+def test_an_override_that_is_no_plain_data_is_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides({}, [override])
 
 
 def test_overrides_descend_and_leave_the_original_alone() -> None:

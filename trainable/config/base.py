@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Settings(BaseModel):
-    """A group of a run's settings: typed, frozen, unknown keys refused, the docstrings are the help."""
+    """A group of a run's settings: typed, frozen, the docstrings are the help.
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    Unknown keys and infinite numbers are refused.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False)
