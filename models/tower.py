@@ -225,7 +225,7 @@ class FeedForwardTower(nn.Module):
             largest = max(block.smallest_map for block in self._cells)
             raise ValueError(
                 f"an image of {height}x{width} px is too small for a first block of kernel "
-                f"{self._first_kernel} and stride {self._first_stride}, {sum(self.pools)} poolings and blocks "
+                f"{self._first_kernel} and stride {self._first_stride}, {sum(self.pools)} poolings, blocks "
                 f"that want maps of {largest}x{largest}, which need {self.smallest_image} px; use larger "
                 f"images, fewer `pools`, or first_kernel 3 and first_stride 1"
             )
