@@ -37,8 +37,8 @@ class Footprint(NamedTuple):
 def footprint(config: TrainConfig, num_classes: int, image_size: int) -> Footprint:
     """The lower bound for one network: what autograd saves in a forward pass on the meta device.
 
-    Within 5 to 25 % of the peak of towers without `recompute`, for which it counts what stays between
-    segments. Takes as long as launching a forward pass twice; draws no random number.
+    Within 5 to 25 % of the peak of towers without `recompute`, for which it counts the last
+    segment alone. Takes as long as launching a forward pass twice; draws no random number.
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = build_model(config, num_classes).train()

@@ -67,7 +67,7 @@ def test_the_bound_grows_with_time_steps_and_width_and_hardly_with_recompute() -
 
     plain = per_image()
     assert 1.6 < per_image(time_steps=8) / plain < 2.4
-    assert per_image(recompute=True) < 0.3 * plain
+    assert per_image(recompute=True) < 0.45 * plain  # its last step as it is, and states
     assert per_image(precision="bf16") == plain // 2
     small = {"filters": [8, 16], "pools": [True, True]}
     assert per_image(**small) < 0.2 * plain
