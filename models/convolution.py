@@ -53,6 +53,24 @@ def state_conv(channels: int, kernel_size: int) -> nn.Conv2d:
     return conv
 
 
+class MeanConv2d(nn.Conv2d):
+    """An unpadded convolution of stride 1, averaged over its positions: (N, C_in, Y, X) to (N, C_out).
+
+    The mean of a convolution is the product of its kernel with the mean of its windows, one position
+    whatever the map. As a product of matrices, in the order that the weights have in memory, it is spared
+    the copies of the weights that a convolution makes: measured on two CPU cores, float32, 512 to 1000
+    channels on a 3x3 map of 8 images, 4 ms instead of 19 forward and backward.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        (height, width), (y, x) = self.kernel_size, input.shape[2:]
+        window = F.avg_pool2d(input, (y - height + 1, x - width + 1), stride=1)
+        weight = self.weight
+        if weight.is_contiguous(memory_format=torch.channels_last):
+            window, weight = window.permute(0, 2, 3, 1), weight.permute(0, 2, 3, 1)
+        return F.linear(window.flatten(1), weight.flatten(1), self.bias)
+
+
 class StateConv:
     """A convolution of a state, for all time steps of one forward pass; the state keeps its size.
 
@@ -150,7 +168,7 @@ def _in_autocast(parameter: Tensor) -> Tensor:
 def is_small(x: Tensor) -> bool:
     """Whether a map has too few positions for a convolution of it alone to be efficient.
 
-    Measured on two CPU cores, float32: from 27 x 27 maps of 8 images on, joining steps gains less than the
-    copies cost.
+    Measured on two CPU cores, float32, 3x3 kernels, 8 images: joining seven steps gains 20 % on 6x6 maps,
+    nothing on 13x13 and costs 20 % on 27x27, for the copies.
     """
-    return x.shape[0] * x.shape[2] * x.shape[3] < 4096
+    return x.shape[0] * x.shape[2] * x.shape[3] < 1024

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.cells import Cell, State, build_cell
+from models.convolution import MeanConv2d
 from models.dropout import SpatialDropout
 from models.normalization import BatchNormPerStep, batch_statistics_counted
 from models.tower_types import tower_widths
@@ -122,7 +123,7 @@ class FeedForwardTower(nn.Module):
         self.dropout = SpatialDropout(dropout)
         self.dropout_recurrent = SpatialDropout(dropout_recurrent)
         self.recompute = recompute
-        self.last_conv = nn.Conv2d(filters[-1], num_classes, HEAD_KERNEL)
+        self.last_conv = MeanConv2d(filters[-1], num_classes, HEAD_KERNEL)
         # Over fan-in, unlike the blocks: logits start at the size of the features for any number of classes.
         nn.init.normal_(self.last_conv.weight, 0.0, 1.0 / math.sqrt(filters[-1] * HEAD_KERNEL**2))
         assert self.last_conv.bias is not None
@@ -217,7 +218,7 @@ class FeedForwardTower(nn.Module):
         pad_y, pad_x = (int(side < HEAD_KERNEL) for side in x.shape[2:])
         if pad_y or pad_x:
             x = F.pad(x, (pad_x, pad_x, pad_y, pad_y))
-        return self.last_conv(x).mean(dim=(2, 3))
+        return self.last_conv(x)
 
     def check_size(self, height: int, width: int) -> None:
         """Raise ValueError, with the remedy, where an image of so many pixels is too small."""
