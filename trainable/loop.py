@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from data import Data, open_data
+from trainable.allocator import freed_memory_kept
 from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.divergence import Verdict, Watch
@@ -58,6 +59,8 @@ def train(config: TrainConfig, session: Session) -> None:
     folder = session.folder / "checkpoints"
     store = CheckpointStore(folder, config.keep_checkpoints, session.checkpoint_written)
     with contextlib.ExitStack() as stack:
+        if session.device.type == "cpu":
+            stack.enter_context(freed_memory_kept())
         tracker = None
         if session.rank == 0:
             stack.enter_context(store)
