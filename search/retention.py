@@ -16,8 +16,8 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     """Delete checkpoints and weights of ended trials beyond the best `keep_checkpoints`.
 
     Numbers stay: rows, settings, TensorBoard files. Running and paused trials are not touched, nor is the
-    winner, nor what a confirmation may make the winner. Under `pbt`, where any trial may be copied by
-    another, nothing is deleted while trials run.
+    winner, nor what a confirmation may make the winner, nor the Pareto front of several objectives. Under
+    `pbt`, where any trial may be copied by another, nothing is deleted while trials run.
 
     Args:
         study: The search.
@@ -30,7 +30,7 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     places = {trial.number: place for place, trial in enumerate(first)}
     ranked = sorted(_ranked(study), key=lambda trial: places.get(trial.number, kept))  # otherwise as it was
     beyond = ranked[kept:]
-    if number is not None:
+    if number is not None and not _several(study):  # one trial may push many off a front
         beyond = [trial for trial in beyond[:1] if trial.number != number] + [
             trial for trial in beyond if trial.number == number
         ]
@@ -38,11 +38,18 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
 
 
 def _first(study: SearchStudy) -> list[FrozenTrial]:
-    """Trials that keep their weights whatever their rank: those that are to be confirmed, then the winner."""
-    if unconfirmed(study):
-        return chosen(study)
+    """Trials that keep their weights whatever their rank: those that are to be confirmed, then the winner.
+
+    And with several objectives those of the Pareto front.
+    """
     best = winner(study)
-    return [best] if best else []
+    first = chosen(study) if unconfirmed(study) else [best] if best else []
+    numbers = {trial.number for trial in first}
+    return first + [t for t in (study.front() if _several(study) else []) if t.number not in numbers]
+
+
+def _several(study: SearchStudy) -> bool:
+    return len(study.spec.search.metrics) > 1
 
 
 def _ranked(study: SearchStudy) -> list[FrozenTrial]:

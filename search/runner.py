@@ -175,13 +175,9 @@ def _run(study: SearchStudy, conductor: Conductor, console: Console) -> None:
     executor = Executor(conductor, plan.concurrent, plan.workers.cpus)
     if plan.workers.count > 1:
         executor.release = lambda folder: _release(study, folder)
-    workers = plan.workers
-    progress = Progress(
-        study,
-        console,
-        cpus=workers.count * workers.cpus,
-        gpus=workers.count * workers.gpus,
-    )
+    cpus, gpus = plan.workers.count * plan.workers.cpus, plan.workers.count * plan.workers.gpus
+    study.note_resources(cpus, gpus)
+    progress = Progress(study, console, cpus=cpus, gpus=gpus)
     try:
         with stop_on_signals(executor):
             build_tuner(executor, plan.trainable(), reuse=plan.workers.count == 1, callbacks=[progress]).fit()

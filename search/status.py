@@ -21,10 +21,10 @@ class Cost:
     """Time in epochs, over all trials."""
 
     cpus: int
-    """Cores of a trial; 1 where the spec leaves them to the machine."""
+    """Cores of a trial, over its workers."""
 
     gpus: float
-    """GPUs of a trial."""
+    """GPUs of a trial, over its workers."""
 
     def __str__(self) -> str:
         """CPU-hours, and GPU-hours where GPUs are asked for."""
@@ -40,12 +40,7 @@ def cost(study: SearchStudy) -> Cost:
         for trial in study.trials()
         for row in read_rows(study.folder / trial_name(trial.number))
     )
-    resources = study.spec.resources
-    return Cost(
-        seconds,
-        resources.workers * (resources.cpus_per_worker or 1),
-        resources.workers * (resources.gpus_per_worker or 0.0),
-    )
+    return Cost(seconds, *study.resources)
 
 
 def remaining(ended: int, missing: int, elapsed: float) -> timedelta | None:

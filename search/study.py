@@ -26,7 +26,7 @@ from trainable.errors import ConfigError
 from trainable.metrics import EPOCH
 
 STUDY_FILE = JOURNAL_FILE
-_CAUSE, _LOG, _WARM = "cause", "log", "warm_start"
+_CAUSE, _LOG, _WARM, _RESOURCES = "cause", "log", "warm_start", "resources_per_trial"
 _EVENT = "event:"
 _ALIKE = 0.9
 """Share of the most seconds or images spent from which on a trial's last value is compared."""
@@ -143,6 +143,19 @@ class SearchStudy:
     def target(self) -> int:
         """Trials this search is to have."""
         return self.spec.target
+
+    @property
+    def resources(self) -> tuple[int, float]:
+        """CPUs and GPUs of a trial, over its workers: those last run with, before that what the spec says."""
+        spec = self.spec.resources
+        noted = self.study.user_attrs.get(_RESOURCES, {})
+        cpus = noted.get("cpus", spec.workers * (spec.cpus_per_worker or 1))
+        return cpus, noted.get("gpus", spec.workers * (spec.gpus_per_worker or 0.0))
+
+    def note_resources(self, cpus: int, gpus: float) -> None:
+        """Keep what a trial runs with, which the spec may leave to the machine."""
+        if self.study.user_attrs.get(_RESOURCES) != (noted := {"cpus": cpus, "gpus": gpus}):
+            self.study.set_user_attr(_RESOURCES, noted)
 
     def trials(self) -> list[FrozenTrial]:
         """This search's trials by number; those of a warm start are left out."""
@@ -355,15 +368,16 @@ class SearchStudy:
             for trial in self.trials()
             if trial.state == TrialState.COMPLETE and all(map(math.isfinite, trial.values))
         }
-        kept = [
-            number
-            for number, point in points.items()
+        front: list[int] = []
+        # Whatever beats a point comes before it in this order, and so does the undominated one behind that.
+        for number in sorted(points, key=lambda n: points[n], reverse=True):
+            point = points[number]
             if not any(
-                other != point and all(o >= p for o, p in zip(other, point, strict=True))
-                for other in points.values()
-            )
-        ]
-        return [self.trial(number) for number in sorted(kept, key=lambda n: points[n], reverse=True)]
+                points[other] != point and all(o >= p for o, p in zip(points[other], point, strict=True))
+                for other in front
+            ):
+                front.append(number)
+        return [self.trial(number) for number in front]
 
 
 def look_at(folder: Path, spec: SearchSpec, place: Place | None = None) -> SearchStudy:

@@ -9,6 +9,7 @@ from search.confirm import CONFIRM_FOLDER, chosen, confirmation_spec, confirmed,
 from search.report import write_results
 from search.retention import tidy
 from search.spec import SPEC_FILE, SearchSpec
+from search.status import Cost
 from search.study import SearchStudy, trial_name
 from tests.search.conftest import make_spec, row
 from trainable import atomic
@@ -137,3 +138,26 @@ def test_the_winner_of_a_confirmation_has_its_weights_whatever_its_rank(tmp_path
     assert with_weights() == [4]
     write_results(study)
     assert (tmp_path / "best.weights").exists()
+
+
+def test_the_front_of_several_objectives_has_its_weights_whatever_its_rank(tmp_path: Path) -> None:
+    one = make_spec(metric=["val_acc", "parameters"], mode=["max", "min"], num_samples=6, keep_checkpoints=1)
+    study = SearchStudy(tmp_path, one)
+    left = []
+    for point in ((0.5, 10.0), (0.9, 30.0), (0.8, 40.0), (0.4, 5.0), (0.95, 4.0), (0.2, 2.0)):
+        trial = study.ask()
+        (tmp_path / trial_name(trial.number)).mkdir()
+        (tmp_path / trial_name(trial.number) / "model.weights").touch()
+        study.end(trial.number, TrialState.COMPLETE, point)
+        tidy(study, trial.number)
+        left.append(sorted(int(path.parent.name[-4:]) for path in tmp_path.glob("trial_*/model.weights")))
+    assert left == [[0], [0, 1], [0, 1], [0, 1, 3], [4], [4, 5]]
+
+
+def test_status_counts_what_the_machine_was_asked_for(tmp_path: Path) -> None:
+    study = SearchStudy(tmp_path, make_spec())
+    assert study.resources == (1, 0.0)
+    study.note_resources(8, 0.5)
+    again = SearchStudy(tmp_path, make_spec(), study.storage)
+    assert again.resources == (8, 0.5)
+    assert str(Cost(7200, *again.resources)) == "16.00 CPU-hours, 1.00 GPU-hours"

@@ -98,7 +98,7 @@ class NetworkSettings(Settings):
     cell_kernel: int = Field(default=3, ge=1)
     """Kernel side of the recurrent cells, in feature-map positions."""
 
-    time_steps: int = Field(default=1, ge=1)
+    time_steps: int = Field(default=1, ge=1, le=10_000)
     """Times one still image is fed through the network. Time and memory per image grow linearly with it."""
 
     activation: Literal["relu", "elu", "tanh", "sigmoid", "gelu", "silu"] = "relu"
