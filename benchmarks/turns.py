@@ -45,7 +45,12 @@ class Side:
 
 @contextmanager
 def side(
-    case: Case, precision: str | None, weights: dict[str, torch.Tensor], threads: int, clock: str
+    case: Case,
+    precision: str | None,
+    weights: dict[str, torch.Tensor],
+    threads: int,
+    clock: str,
+    keeps_memory: bool = False,
 ) -> Iterator[Side]:
     """A step in a new process that has taken it once already, for what only the first one allocates.
 
@@ -55,11 +60,12 @@ def side(
         weights: The reference's.
         threads: Of the CPU.
         clock: Key of CLOCKS.
+        keeps_memory: Keep freed memory in the process, as our training loop does on a CPU.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(
-        target=_serve, args=(there, case, precision, weights, threads, clock), daemon=True
+        target=_serve, args=(there, case, precision, weights, threads, clock, keeps_memory), daemon=True
     )
     process.start()
     there.close()
@@ -78,6 +84,7 @@ def _serve(
     weights: dict[str, torch.Tensor],
     threads: int,
     clock: str,
+    keeps_memory: bool,
 ) -> None:
     torch.set_num_threads(threads)
     step = our_step(case) if precision is None else reference_step(case, weights, precision)
@@ -97,8 +104,7 @@ def _serve(
         return sum(time for name, time in times.items() if "conv" in name) / sum(times.values())
 
     answers = {"seconds": seconds, "convolution_share": convolution_share}
-    # As our training loop does; the plain side runs as torch leaves it.
-    with freed_memory_kept() if precision is None and case.device == "cpu" else nullcontext():
+    with freed_memory_kept() if keeps_memory else nullcontext():
         connection.send(seconds())
         while True:
             try:
