@@ -54,8 +54,8 @@ def settings(small: dict[str, Any]) -> dict[str, Any]:
     return {**small, "normalization": "batchnorm", "dropout": 0.2, "epochs": 2, "batch_size": 200}
 
 
-# A step has four convolutions forward and four backward.
-@pytest.mark.parametrize("after", [0, 3, 6])
+# A step has three convolutions forward and three backward.
+@pytest.mark.parametrize("after", [0, 2, 4])
 def test_a_step_that_ran_out_of_memory_is_the_one_of_a_smaller_batch_max(
     tmp_path: Path, settings: dict[str, Any], after: int
 ) -> None:
@@ -96,8 +96,8 @@ def test_validation_that_runs_out_of_memory_counts_every_image_once(
     tmp_path: Path, settings: dict[str, Any]
 ) -> None:
     _, whole = run(tmp_path / "whole", {**settings, "batch_max": 100, "epochs": 1})
-    # Seven steps of two micro-batches with eight convolutions each; then the first batch of validation.
-    with memory_for(images=60, after=7 * 2 * 8 + 1) as allocator:
+    # Seven steps of two micro-batches with six convolutions each; then the first batch of validation.
+    with memory_for(images=60, after=7 * 2 * 6 + 1) as allocator:
         _, session = run(tmp_path / "forced", {**settings, "batch_max": 100, "epochs": 1})
     assert allocator.refused == 1
     assert "in validation" in session.reports[0]["notes"][0]
