@@ -12,6 +12,10 @@ run it checks that loss and gradients agree; a ratio without that is worth nothi
 --baseline same gives the reference our precision; --baseline fp32 leaves it in float32 (on a GPU with
 torch's default matmul and cuDNN settings), so that the ratio is what a user of the plain code gains.
 
+On a CPU our side keeps freed memory in its process, as our training does (trainable/allocator.py), and the
+reference runs as torch leaves it. --reference-keeps-memory gives it the same: the ratio is then the model's
+alone.
+
 --clock cpu counts the processor's seconds in all threads instead of those on the wall: on a machine that
 others load too it is the one to trust, best with --threads 1. It says nothing about a GPU.
 
@@ -84,7 +88,11 @@ def target(case: Case) -> float | None:
 
 
 def measure(
-    case: Case, repeats: int, clock: str = "wall", check_images: int = CHECK_IMAGES
+    case: Case,
+    repeats: int,
+    clock: str = "wall",
+    check_images: int = CHECK_IMAGES,
+    reference_keeps: bool = False,
 ) -> dict[str, Any]:
     """Check and time one case; images per second follow from the median of `repeats` steps."""
     result, weights = check(case, check_images)
@@ -94,7 +102,7 @@ def measure(
     seconds: dict[str, list[float]] = {"reference": [], "ours": []}
     precision, threads = case.precision if case.baseline == "same" else "fp32", torch.get_num_threads()
     with (
-        side(case, precision, weights, threads, clock) as plain,
+        side(case, precision, weights, threads, clock, keeps_memory=reference_keeps) as plain,
         side(case, None, weights, threads, clock, keeps_memory=case.device == "cpu") as mine,
     ):
         for _ in range(repeats):
@@ -201,6 +209,9 @@ def main() -> int:
     parser.add_argument("--baseline", choices=["same", "fp32"], default="same", help="(default: same)")
     parser.add_argument("--recompute", action="store_true", help="our side with recompute")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each side (default: 5)")
+    parser.add_argument(
+        "--reference-keeps-memory", action="store_true", help="freed memory stays in its process, as in ours"
+    )
     parser.add_argument("--clock", choices=list(CLOCKS), default="wall", help="(default: wall)")
     parser.add_argument(
         "--check-images",
@@ -211,11 +222,14 @@ def main() -> int:
     args = parser.parse_args()
     if args.clock == "cpu" and args.device != "cpu":
         parser.error("--clock cpu does not see a GPU's time; use --clock wall")
+    if args.reference_keeps_memory and args.device != "cpu":
+        parser.error("--reference-keeps-memory is about a CPU's memory")
     torch.set_num_threads(args.threads)
 
     console, results = Console(width=max(Console().width, 132)), []
     for case in cases(args):
-        results.append(measure(case, args.repeats, args.clock, args.check_images))
+        keeps = args.reference_keeps_memory
+        results.append(measure(case, args.repeats, args.clock, args.check_images, keeps))
         row = results[-1]
         console.print(f"{case.cell_type} T={case.time_steps}: {row['ratio']:.2f}", highlight=False)
     console.print(table(results))
