@@ -21,7 +21,7 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
 
     Args:
         study: The search.
-        number: The trial that has just ended: only it and the one it pushes out are looked at.
+        number: The trial that has just ended: only it and those it pushes out are looked at.
     """
     if study.spec.search.scheduler.type == "pbt" and study.unfinished():
         return
@@ -30,26 +30,18 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     places = {trial.number: place for place, trial in enumerate(first)}
     ranked = sorted(_ranked(study), key=lambda trial: places.get(trial.number, kept))  # otherwise as it was
     beyond = ranked[kept:]
-    if number is not None and not _several(study):  # one trial may push many off a front
-        beyond = [trial for trial in beyond[:1] if trial.number != number] + [
-            trial for trial in beyond if trial.number == number
-        ]
+    if number is not None:
+        changed = {number, *(trial.number for trial in [*beyond[:1], *study.front(without=number)])}
+        beyond = [trial for trial in beyond if trial.number in changed]
     study.place.delete(f"{trial_name(trial.number)}/{name}" for trial in beyond for name in _LARGE)
 
 
 def _first(study: SearchStudy) -> list[FrozenTrial]:
-    """Trials that keep their weights whatever their rank: those that are to be confirmed, then the winner.
-
-    And with several objectives those of the Pareto front.
-    """
+    """Trials that keep their weights whatever their rank: the winner, or who may become it; the front."""
     best = winner(study)
     first = chosen(study) if unconfirmed(study) else [best] if best else []
     numbers = {trial.number for trial in first}
-    return first + [t for t in (study.front() if _several(study) else []) if t.number not in numbers]
-
-
-def _several(study: SearchStudy) -> bool:
-    return len(study.spec.search.metrics) > 1
+    return first + [trial for trial in study.front() if trial.number not in numbers]
 
 
 def _ranked(study: SearchStudy) -> list[FrozenTrial]:

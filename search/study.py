@@ -360,13 +360,21 @@ class SearchStudy:
         spent = f"{last.resource:,.1f} {unit}" if unit == "seconds" else f"{last.resource:,.0f} {unit}"
         return f"{last.epoch} epochs" + (f" ({spent})" if unit != "epoch" else "")
 
-    def front(self) -> list[FrozenTrial]:
-        """Complete trials that no other beats in all objectives at once, best in the first one first."""
+    def front(self, without: int | None = None) -> list[FrozenTrial]:
+        """Complete trials that no other beats in all objectives at once, best in the first one first.
+
+        Empty where there is one objective: `best()` is its answer. `without` leaves out a trial, as if it
+        had never been.
+        """
+        if len(self.spec.search.metrics) == 1:
+            return []
         signs = [1 if mode == "max" else -1 for mode in self.spec.search.directions]
         points = {
             trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
             for trial in self.trials()
-            if trial.state == TrialState.COMPLETE and all(map(math.isfinite, trial.values))
+            if trial.state == TrialState.COMPLETE
+            and trial.number != without
+            and all(map(math.isfinite, trial.values))
         }
         front: list[int] = []
         # Whatever beats a point comes before it in this order, and so does the undominated one behind that.

@@ -111,13 +111,12 @@ def read_facts(study: SearchStudy) -> SearchFacts:
     trials = [_trial(study, trial) for trial in study.trials()]
     by_number = {trial.number: trial for trial in trials}
     best = study.best()
-    several = len(study.spec.search.metrics) > 1
     return SearchFacts(
         folder=study.folder,
         spec=study.spec,
         trials=trials,
         best=by_number[best.number] if best else None,
-        front=[by_number[trial.number] for trial in study.front()] if several else [],
+        front=[by_number[trial.number] for trial in study.front()],
         study=study,
         scheduler=_scheduler(study),
     )

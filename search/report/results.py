@@ -147,9 +147,9 @@ def print_results(study: SearchStudy, console: Console) -> None:
         for stretch in way:
             values = "  ".join(f"{name} {format_value(value)}" for name, value in stretch.params.items())
             console.print(f"  {stretch}: {values}", highlight=False)
-    if len(study.spec.search.metrics) > 1:
-        front = ", ".join(trial_name(trial.number) for trial in study.front())
-        console.print(f"None is better in every objective than: {front} (Pareto front)")
+    if front := study.front():
+        names = ", ".join(trial_name(trial.number) for trial in front)
+        console.print(f"None is better in every objective than: {names} (Pareto front)")
     # Before the first end of the command, none of these are there.
     about_weights = f"{BEST_WEIGHTS_FILE}.json"  # of a bucket's files only the small ones are fetched
     for label, name, sign in (
