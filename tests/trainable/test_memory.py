@@ -146,13 +146,22 @@ from pathlib import Path
 from trainable.config import TrainConfig
 from trainable.loop import train
 from trainable.session import LocalSession
-from data import open_data
 import torch._dynamo, torch.utils.tensorboard  # else imported on the way
-config = TrainConfig(**json.loads(Path(sys.argv[1]).read_text()))
-next(open_data("digits", batch_size=128, image_size=48).train.epoch(0))  # compiles
-used = int(next(l for l in open("/proc/self/status") if l.startswith("VmSize")).split()[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + int(sys.argv[3]) * 2**20,) * 2)
-train(config, LocalSession(Path(sys.argv[2])))
+
+class Limited(LocalSession):
+    limited = False
+
+    def stop_requested(self):
+        # The first step is about to begin: all that this machine's cores and threads need is there.
+        if not self.limited:
+            used = next(line for line in open("/proc/self/status") if line.startswith("VmSize"))
+            limit = int(used.split()[1]) * 1024 + int(sys.argv[3]) * 2**20
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+            self.limited = True
+        return super().stop_requested()
+
+resource.setrlimit(resource.RLIMIT_AS, (2**46, 2**46))  # limited from the start, as by ulimit
+train(TrainConfig(**json.loads(Path(sys.argv[1]).read_text())), Limited(Path(sys.argv[2])))
 """
 
 
@@ -162,8 +171,8 @@ def test_a_run_under_a_real_memory_limit_goes_on_with_fewer_images(tmp_path: Pat
         **SMALL,
         "filters": [32, 32],
         "first_stride": 1,
-        "image_size": 48,
-        "batch_size": 128,
+        "image_size": 64,
+        "batch_size": 256,  # about 400 MiB in one step
         "epochs": 1,
         "time_steps": 1,
     }
@@ -172,7 +181,7 @@ def test_a_run_under_a_real_memory_limit_goes_on_with_fewer_images(tmp_path: Pat
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr[-2000:]
     (row,) = read_rows(tmp_path / "run")
-    assert row["micro_batch"] < 128
+    assert row["micro_batch"] < 256
     assert row["finished"] is True
     assert row["notes"]
     assert math.isfinite(row["train_loss"])
