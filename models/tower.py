@@ -189,7 +189,7 @@ class FeedForwardTower(nn.Module):
                 self.pools[self._constant_blocks :],
                 [self._state_mask(block, x) for block in blocks],
                 self.dropout_recurrent if self._carried_dropout else None,
-            ).unroll(blocks[0].drive(x), steps, return_all, return_hidden, self.recompute)
+            ).unroll(x, steps, return_all, return_hidden, self.recompute)
             features = result.features
             hidden = [[*constant_hidden, *states] for states in result.hidden]
 

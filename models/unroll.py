@@ -69,8 +69,8 @@ class CellStack:
     masks: Sequence[Tensor | None]
     carried: SpatialDropout | None = None
 
-    def unroll(self, drive: Any, steps: int, every: bool, hidden: bool, recompute: bool = False) -> Unrolled:
-        """Run `steps` steps on the first block's drive, which stays the same.
+    def unroll(self, x: Tensor, steps: int, every: bool, hidden: bool, recompute: bool = False) -> Unrolled:
+        """Run `steps` steps on x, the first block's input, which stays the same.
 
         Args:
             every: Return every step's features and states, not the last one's alone.
@@ -79,6 +79,8 @@ class CellStack:
         """
         states: list[State] = [None] * len(self.blocks)
         result = Unrolled([], [])
+        first = self.blocks[0]
+        drive = first.drive(x) if steps > 1 else first.drives([x], _starts_dead(first, None))[0]
         start = 0
         for length in segment_lengths(steps) if recompute and torch.is_grad_enabled() else [steps]:
             times = range(start, start + length)

@@ -13,7 +13,7 @@ from models.cells.base import CellSpec, State, masked
 from models.cells.hgru import GATE_BIASES
 from models.cells.preconv import PreconvCell, chronos_bias
 from models.convolution import StateConv
-from models.normalization import normalize, smallest_map
+from models.normalization import keeps_statistics, normalize, smallest_map
 
 ATTENTIONS = ("gala", "se", "none")
 
@@ -110,13 +110,16 @@ class FGRUCircuit(fGRUCell):
     def forward(
         self,
         drive: Tensor,
-        h: Tensor,
+        h: Tensor | None,
         t: int = 0,
         kernels: FGRUKernels | None = None,
         mask: Tensor | None = None,
         topdown: bool = False,
     ) -> Tensor:
-        """The state after a step from the state h; in the top-down form what is mixed with is the drive."""
+        """The state after a step from the state h; in the top-down form what is mixed with is the drive.
+
+        Without h from a state of zeros, of which convolutions without a bias make zeros.
+        """
         kernels = kernels or self.kernels()
         if min(drive.shape[2:]) <= self.kernel_size // 2:
             raise ValueError(
@@ -124,11 +127,16 @@ class FGRUCircuit(fGRUCell):
                 f"{self.kernel_size // 2}, got {drive.shape[2]}x{drive.shape[3]}; "
                 f"pool less or use larger images"
             )
-        read = masked(h, mask)
-        g1 = self._gate(self._attention(read, kernels), self.bn_g1, self.conv_g1_b, t)
-        c1 = normalize(self.bn_c1, kernels.c1(read * g1), t)
-        alpha = torch.sigmoid(self.alpha) if self.force_alpha_divisive else self.alpha
-        inhibition = c1 * (alpha * h + self.mu)
+        if h is None and keeps_statistics(self.bn_g1):  # of the gain, which acts on zeros
+            h = drive.new_zeros(drive.shape)
+        if h is None:
+            inhibition = normalize(self.bn_c1, drive.new_zeros(drive.shape), t) * self.mu
+        else:
+            read = masked(h, mask)
+            g1 = self._gate(self._attention(read, kernels), self.bn_g1, self.conv_g1_b, t)
+            c1 = normalize(self.bn_c1, kernels.c1(read * g1), t)
+            alpha = torch.sigmoid(self.alpha) if self.force_alpha_divisive else self.alpha
+            inhibition = c1 * (alpha * h + self.mu)
         h1 = F.relu(drive - (F.relu(inhibition) if self.force_non_negativity else inhibition))
         g2 = self._gate(kernels.g2(h1), self.bn_g2, self.conv_g2_b, t)
         c2 = normalize(self.bn_c2, kernels.c2(h1), t)
@@ -136,7 +144,8 @@ class FGRUCircuit(fGRUCell):
         if self.multiplicative_excitation:
             excitation = excitation + self.omega * h1 * c2
         new = F.relu(excitation)
-        return torch.lerp((drive if topdown else h).to(new.dtype), new, g2.to(new.dtype))
+        before = drive if topdown else h
+        return g2 * new if before is None else torch.lerp(before.to(new.dtype), new, g2.to(new.dtype))
 
     def _attention(self, h: Tensor, kernels: FGRUKernels) -> Tensor:
         if not hasattr(self, "attention"):
@@ -231,7 +240,7 @@ class FGRUCell(PreconvCell):
         mask: Tensor | None = None,
         last: bool = False,
     ) -> tuple[Tensor, State]:
-        h = self.initial_state(drive) if state is None else state
-        assert isinstance(h, Tensor)
+        h = self.first_state(drive) if state is None else state
+        assert not isinstance(h, tuple)
         h = self.fgru(drive, h, t, kernels, mask).to(drive.dtype)
         return h, h

@@ -133,6 +133,18 @@ def test_input_convolutions_are_computed_once_for_all_steps() -> None:
     assert [calls.count(block) for block in range(3)] == [1, 1, 1]
 
 
+@pytest.mark.parametrize(("cell_type", "gate"), [("gru", "wr"), ("lstm", "wf")])
+def test_the_first_step_from_zeros_asks_no_gate_that_acts_on_zeros(cell_type: str, gate: str) -> None:
+    tower = _tower(cell_type)
+    frames: list[int] = []
+    for block in tower.cell_blocks:
+        getattr(block, gate).register_forward_hook(lambda m, x, y: frames.append(len(y) // 2))
+    tower(torch.randn(2, 3, 13, 17), time_steps=1)
+    assert frames == []
+    tower(torch.randn(2, 3, 13, 17), time_steps=2)
+    assert frames == [1] * len(tower.cell_blocks)
+
+
 @pytest.mark.parametrize("cell_type", CELLS)
 def test_a_single_step_gives_every_parameter_a_gradient(cell_type: str) -> None:
     tower = _tower(cell_type, time_steps=1)

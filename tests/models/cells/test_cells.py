@@ -123,3 +123,29 @@ def test_fifteen_steps_keep_a_fresh_cell_finite(cell_type: str) -> None:
 def test_impossible_settings_are_refused(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build_cell(**{"cell_type": "rnn", "in_channels": 3, "out_channels": 4, **arguments})
+
+
+@pytest.mark.parametrize("gate_bias", ["before_norm", "after_norm"])
+@pytest.mark.parametrize("cell_type", ["hgru", "fgru"])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "normalization", ["none", "batchnorm", "batchnorm_per_step", "layernorm", "groupnorm"]
+)
+def test_no_state_is_a_state_of_zeros_to_numbers_gradients_and_statistics(
+    cell_type: str, normalization: str, training: bool, gate_bias: str
+) -> None:
+    options: dict[str, Any] = {"hidden_init": "zero", "gate_bias": gate_bias}
+    cell = build_cell(cell_type, 3, 4, normalization=normalization, time_steps=2, **options)
+    cell.double().train(training)
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter)
+    for buffer in cell.buffers():
+        buffer.copy_(torch.rand_like(buffer.double()) + 1.0)
+    x, zeros = torch.randn(2, 3, 5, 7).double(), torch.zeros(2, 4, 5, 7).double()
+    found = []
+    for same, state in ((copy.deepcopy(cell), None), (copy.deepcopy(cell), zeros)):
+        output = same(x, state)[0]
+        output.square().sum().backward()
+        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in same.named_parameters()}
+        found.append([output, gradients, dict(same.named_buffers())])
+    torch.testing.assert_close(found[0], found[1])

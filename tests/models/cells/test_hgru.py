@@ -94,27 +94,3 @@ def test_a_frozen_cell_can_be_copied_and_one_that_learns_again_stays_symmetric()
     frozen.requires_grad_(True)
     frozen(torch.randn(2, 3, 5, 7), torch.randn(2, 4, 5, 7))[0].square().sum().backward()
     assert _asymmetry(frozen.hgru.w_gate_inh.grad) < 1e-6 < frozen.hgru.w_gate_inh.grad.abs().max()
-
-
-@pytest.mark.parametrize("gate_bias", ["before_norm", "after_norm"])
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize(
-    "normalization", ["none", "batchnorm", "batchnorm_per_step", "layernorm", "groupnorm"]
-)
-def test_no_state_is_a_state_of_zeros_to_numbers_gradients_and_statistics(
-    normalization: str, training: bool, gate_bias: str
-) -> None:
-    cell = build_cell("hgru", 3, 4, normalization=normalization, time_steps=2, gate_bias=gate_bias)
-    cell.double().train(training)
-    for parameter in cell.parameters():
-        torch.nn.init.normal_(parameter)
-    for buffer in cell.buffers():
-        buffer.copy_(torch.rand_like(buffer.double()) + 1.0)
-    x, zeros = torch.randn(2, 3, 5, 7).double(), torch.zeros(2, 4, 5, 7).double()
-    found = []
-    for same, state in ((copy.deepcopy(cell), None), (copy.deepcopy(cell), zeros)):
-        output = same(x, state)[0]
-        output.square().sum().backward()
-        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in same.named_parameters()}
-        found.append([output, gradients, dict(same.named_buffers())])
-    torch.testing.assert_close(found[0], found[1])
