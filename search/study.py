@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from search.place import Place
 from search.sampler import build_sampler
 from search.schedulers.halving import Brackets
 from search.spec import SearchSpec
-from search.warm import usable
+from search.warm import take_over, usable
 from trainable.config import TrainConfig
 from trainable.config_file import problems_of
 from trainable.errors import ConfigError
@@ -28,6 +29,7 @@ from trainable.metrics import EPOCH
 STUDY_FILE = JOURNAL_FILE
 _CAUSE, _LOG, _WARM, _RESOURCES = "cause", "log", "warm_start", "resources_per_trial"
 _EVENT = "event:"
+_FIXED = "fixed_params"  # what Optuna's enqueue_trial writes
 _ALIKE = 0.9
 """Share of the most seconds or images spent from which on a trial's last value is compared."""
 
@@ -109,6 +111,7 @@ class SearchStudy:
         self._reports: dict[int, list[Report]] = {}
         self._exploits: dict[int, list[Event]] = {}
         self._events: list[Event] = []
+        self._started: set[int] = set()
         self._next = 0
         self._read_events()
 
@@ -118,20 +121,28 @@ class SearchStudy:
         return self._place or Place(self.folder)
 
     def _read_events(self) -> None:
-        numbered = sorted(
-            (int(key.removeprefix(_EVENT)), trial.number, value)
+        found = [
+            (key, trial.number, value)
             for trial in self._all()
             for key, value in trial.system_attrs.items()
             if key.startswith(_EVENT)
-        )
-        for index, number, data in numbered:
-            self._remember(Event(number, data["kind"], {k: v for k, v in data.items() if k != "kind"}))
-            self._next = index + 1
+        ]
+        for key, number, data in sorted(found, key=itemgetter(0)):
+            try:
+                self._remember(Event(number, data["kind"], {k: v for k, v in data.items() if k != "kind"}))
+                self._next = int(key.removeprefix(_EVENT)) + 1
+            except (ValueError, TypeError, LookupError):
+                where = f"{self.folder / JOURNAL_FILE}: {trial_name(number)}"
+                told = f"{where}: {key} {data!r} is no event of a search: give --fresh"
+                raise ConfigError([told]) from None
 
     def _remember(self, event: Event) -> None:
         self._events.append(event)
-        if event.kind == "report":
-            report = Report(event.data["epoch"], event.data["resource"], tuple(event.data["values"]))
+        if event.kind == "start":
+            self._started.add(event.number)
+        elif event.kind == "report":
+            values = tuple(float(value) for value in event.data["values"])
+            report = Report(int(event.data["epoch"]), float(event.data["resource"]), values)
             self._reports.setdefault(event.number, []).append(report)
         elif event.kind == "exploit":
             self._exploits.setdefault(event.number, []).append(event)
@@ -158,8 +169,15 @@ class SearchStudy:
             self.study.set_user_attr(_RESOURCES, noted)
 
     def trials(self) -> list[FrozenTrial]:
-        """This search's trials by number; those of a warm start are left out."""
-        return [trial for trial in self._all() if _WARM not in trial.user_attrs]
+        """This search's trials by number; those of a warm start, or of another hand, are left out."""
+        return [trial for trial in self._all() if self._is_own(trial)]
+
+    def _is_own(self, trial: FrozenTrial) -> bool:
+        """Whether this search ran the trial, or began to: not one that Optuna's add_trial put there, from
+        which the sampler learns all the same, nor one that still waits in Optuna's queue."""
+        if _WARM in trial.user_attrs or trial.state == TrialState.WAITING:
+            return False
+        return not trial.state.is_finished() or trial.number in self._started
 
     def trial(self, number: int) -> FrozenTrial:
         """The trial as it stands now."""
@@ -219,14 +237,27 @@ class SearchStudy:
         return int(self.trial(number)._trial_id)
 
     def ask(self) -> FrozenTrial:
-        """Create the next trial, its parameters drawn by the sampler of its number."""
+        """The next trial, its parameters drawn by the sampler of its number.
+
+        Trials of Optuna's queue (`enqueue_trial`) come first; what of their parameters this space cannot
+        draw is drawn from it.
+        """
         number = len(self._all())
+        for waiting in self.study.get_trials(deepcopy=False, states=(TrialState.WAITING,))[:1]:
+            number, fixed = waiting.number, waiting.system_attrs.get(_FIXED, {})
+            kept = take_over(self.spec, fixed).params
+            if dropped := {name: value for name, value in fixed.items() if name not in kept}:
+                warnings.warn(
+                    f"{trial_name(number)} was enqueued with {dropped}, which this space cannot draw",
+                    stacklevel=2,
+                )
+            self.storage.set_trial_system_attr(waiting._trial_id, _FIXED, kept)
         self.study.sampler = build_sampler(self.spec, number - len(self._warm()))
         return self._draw(self.study.ask())
 
     def reopen(self, number: int) -> FrozenTrial:
         """Take up an unfinished trial; parameters that a kill left undrawn are drawn now."""
-        if any(event.number == number and event.kind == "start" for event in self._events):
+        if number in self._started:
             return self.trial(number)
         self.study.sampler = build_sampler(self.spec, number - len(self._warm()))
         return self._draw(optuna.Trial(self.study, self._id(number)))
