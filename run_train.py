@@ -6,9 +6,13 @@ import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trainable.errors import ConfigError, check_name
 from trainable.signals import as_interrupts
+
+if TYPE_CHECKING:
+    from trainable.run_place import RunPlace
 
 EXAMPLES = """examples:
   python run_train.py configs/template.yaml --out model.weights
@@ -16,6 +20,7 @@ EXAMPLES = """examples:
   python run_train.py runs/fgru/best_config.json --out best.weights
   python run_train.py configs/*.yaml --out weights/          one after the other, weights/NAME.weights each
   python run_train.py config.json --init model.weights --set learning_rate=1e-4
+  python run_train.py config.json --storage s3://bucket/runs --workers 4     on a cluster, state in a bucket
   python run_train.py config.json --name baseline            runs/train/baseline, whatever the settings
 
 The same command again continues a run that was killed or stopped, from its last checkpoint. SIGTERM, SIGUSR1
@@ -49,7 +54,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--storage",
         metavar="DIR",
         default="runs/train",
-        help="folder for runs, shared by all nodes (default: runs/train)",
+        help="folder for runs, shared by all nodes, or s3://BUCKET/FOLDER (default: runs/train)",
     )
     parser.add_argument(
         "--name",
@@ -89,8 +94,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if "://" in arguments.storage:
-        raise ConfigError([f"--storage: must be a folder that all nodes share, got {arguments.storage}"])
     if arguments.workers < 1:
         raise ConfigError([f"--workers: must be at least 1, got {arguments.workers}"])
     if arguments.name is not None and len(arguments.configs) > 1:
@@ -102,10 +105,9 @@ def _run(arguments: argparse.Namespace) -> int:
     from trainable.config import TrainConfig
     from trainable.config_file import apply_overrides, read_mapping, validate
     from trainable.out_files import out_files
-    from trainable.run_folder import check_same_run, check_writable, folder_name, has_checkpoint
+    from trainable.run_folder import folder_name
     from trainable.single import Run, Stopped
 
-    storage = Path(arguments.storage).expanduser().absolute()
     # All files are checked before the first is trained.
     outs = out_files(arguments.out, arguments.configs)
     runs = []
@@ -115,14 +117,13 @@ def _run(arguments: argparse.Namespace) -> int:
             values["init"] = arguments.init
         config = validate(TrainConfig, values, path)
         config = config.with_absolute_paths()
-        folder = storage / (arguments.name or folder_name(config, Path(path).stem))
+        place = _place(arguments.storage, arguments.name or folder_name(config, Path(path).stem))
         if not (arguments.fresh or arguments.force):
-            check_same_run(config, folder)
-        if arguments.resume and not has_checkpoint(folder):
-            raise ConfigError([f"{folder}: no checkpoint to resume from"])
+            place.check_same_run(config)
+        if arguments.resume and place.last_checkpoint() is None:
+            raise ConfigError([f"{place}: no checkpoint to resume from"])
         preflight.check(config, path, arguments.workers)
-        runs.append(Run(config, path, folder, out))
-    check_writable(storage, "--storage")
+        runs.append(Run(config, path, place, out))
     codes = []
     for run in runs:
         try:
@@ -140,6 +141,22 @@ def _run(arguments: argparse.Namespace) -> int:
             + (f"; failed: {', '.join(failed)}" if failed else "")
         )
     return max(codes)
+
+
+def _place(storage: str, name: str) -> RunPlace:
+    """The run `name` in `storage`, as it stands there now; nothing is made yet."""
+    from trainable.run_folder import check_writable
+    from trainable.run_place import RunPlace
+
+    if "://" not in storage:
+        folder = Path(storage).expanduser().absolute()
+        check_writable(folder, "--storage")
+        return RunPlace(folder / name)
+    from trainable.run_bucket import RunBucket  # takes pyarrow, which a folder does not need
+
+    place = RunBucket.at(storage, name)
+    place.read()
+    return place
 
 
 def _complain(error: ConfigError) -> None:

@@ -134,6 +134,7 @@ def fit(
     pausable: bool = False,
     callbacks: list[Any] | None = None,
     remote: str | None = None,
+    stoppable: bool = False,
 ) -> None:
     """Train one configuration on `workers` through a TorchTrainer; returns when the run has ended.
 
@@ -146,6 +147,7 @@ def fit(
         callbacks: Ray Train callbacks, e.g. the one that reports to Ray Tune.
         remote: URI of the run's folder in a bucket, which each worker has a copy of; `folder` then holds only
             what Ray Train keeps for itself.
+        stoppable: Whether whoever calls may ask the run to stop, see run_place.py.
 
     Raises:
         ValueError: the batch does not divide over the workers.
@@ -165,6 +167,7 @@ def fit(
             "folder": str(folder),
             "threads": workers.cpus,
             "pausable": pausable,
+            "stoppable": stoppable,
             **({"remote": remote} if remote else {}),
         },
         scaling_config=ScalingConfig(

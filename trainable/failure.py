@@ -27,18 +27,25 @@ _STORAGE_WORDS = re.compile(
 )
 
 
-def explain(error: BaseException, folder: Path) -> str:
-    """One line that says what went wrong; the whole traceback is written to `folder`, where it can be."""
+def explain(error: BaseException, folder: Path, address: str | None = None) -> str:
+    """One line that says what went wrong; the whole traceback is written to `folder`, where it can be.
+
+    Args:
+        error: What was raised.
+        folder: The run's, on this machine.
+        address: What people know that folder as; None is its path.
+    """
+    place = address or str(folder)
     chain = list(_causes(error))
     for cause in chain:
         if isinstance(cause, StorageError):
-            return f"{cause}; {_advice(folder)}"
+            return f"{cause}; {_advice(place)}"
     for cause in chain:
         if isinstance(cause, OSError) and cause.errno in _STORAGE_ERRNOS:
-            return f"{cause.filename or folder}: cannot be written: {cause.strerror}; {_advice(folder)}"
+            return f"{cause.filename or place}: cannot be written: {cause.strerror}; {_advice(place)}"
     words = _STORAGE_WORDS.search(str(error))
     if words:  # Ray hands on some errors as text only
-        return f"{folder}: cannot be written: {words[1]}; {_advice(folder)}"
+        return f"{place}: cannot be written: {words[1]}; {_advice(place)}"
     root = chain[-1]
     with contextlib.suppress(OSError):
         told = [line for cause in (error, root) for line in traceback.format_exception(cause)]
@@ -46,11 +53,11 @@ def explain(error: BaseException, folder: Path) -> str:
     lines = [line.strip() for line in str(root).splitlines() if line.strip()] or [type(root).__name__]
     # Where only text is left of an error, its last line is what was raised.
     shown = lines[-1] if any("Traceback" in line for line in lines) else f"{type(root).__name__}: {lines[0]}"
-    return f"{folder}: training failed: {shown} (details: {folder / ERROR_FILE})"
+    return f"{place}: training failed: {shown} (details: {place}/{ERROR_FILE})"
 
 
-def _advice(folder: Path) -> str:
-    return f"the last checkpoint in {folder} is intact, and the same command goes on from it"
+def _advice(place: str) -> str:
+    return f"the last checkpoint in {place} is intact, and the same command goes on from it"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

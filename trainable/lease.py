@@ -83,7 +83,7 @@ class Lease:
         found = self._read()
         if found is not None and not (_died_here(found) or self._is_stale()):
             wait = f"waiting up to {self._terms.stale:.0f} s to see whether it still runs"
-            say(f"{self._remote}: {_who(found)} was searching here; {wait}")
+            say(f"{self._remote}: {_who(found)} was at work here; {wait}")
             self._watch(found)
         self._write()
         time.sleep(self._terms.settle)

@@ -114,7 +114,7 @@ class Claim:
     def check(self) -> None:
         """Raise StorageError where another process has claimed the folder since."""
         if self._remote.read(CLAIM_FILE) != self._token:
-            raise StorageError(f"{self._remote}: another process has taken this trial up")
+            raise StorageError(f"{self._remote}: another process has taken this run up")
 
 
 def _hidden(name: str) -> bool:

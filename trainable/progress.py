@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -15,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from typing_extensions import Self
 
+from trainable.atomic import StorageError
 from trainable.metrics import EPOCH, VAL_ACC, epoch_line
 from trainable.tracking import read_rows
 
@@ -52,12 +55,16 @@ class EpochLines:
     seen by all.
 
     Args:
-        folder: Folder of the run.
+        folder: Folder of the run, or the command's copy of it.
         epochs: Epochs of the run, or `early-stop`.
+        read: Brings such a copy up to date.
+        pause: Seconds between two looks.
     """
 
-    def __init__(self, folder: Path, epochs: int | str) -> None:
-        self._folder, self._epochs = folder, epochs
+    def __init__(
+        self, folder: Path, epochs: int | str, read: Callable[[], None] = lambda: None, pause: float = 0.2
+    ) -> None:
+        self._folder, self._epochs, self._read, self._pause = folder, epochs, read, pause
         self._printed = 0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -93,11 +100,13 @@ class EpochLines:
             self._bar.stop()
 
     def _watch(self) -> None:
-        while not self._stop.wait(0.2):
+        while not self._stop.wait(self._pause):
             self._show()
         self._show()
 
     def _show(self) -> None:
+        with contextlib.suppress(StorageError):  # what is there now is shown with the next look
+            self._read()
         best, best_epoch = -math.inf, 0
         for row in read_rows(self._folder):
             best, best_epoch = max((best, best_epoch), (_accuracy(row), row[EPOCH]), key=lambda pair: pair[0])

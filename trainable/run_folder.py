@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,6 @@ import filelock
 
 from trainable import atomic
 from trainable.atomic import storage_error
-from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.config.keeping import BOOKKEEPING
 from trainable.errors import ConfigError
@@ -37,11 +36,6 @@ def folder_name(config: TrainConfig, stem: str) -> str:
     return f"{stem}-{digest}"
 
 
-def has_checkpoint(folder: Path) -> bool:
-    """Whether there is something to continue from."""
-    return bool(CheckpointStore(folder / CHECKPOINTS).positions())
-
-
 def changed_settings(config: TrainConfig, folder: Path) -> list[str]:
     """Settings that differ from those the folder's run was started with, as `key: old -> new`."""
     try:
@@ -57,19 +51,19 @@ def changed_settings(config: TrainConfig, folder: Path) -> list[str]:
     ]
 
 
-def check_same_run(config: TrainConfig, folder: Path) -> None:
-    """Refuse to continue a run under other settings.
+def check_is_run(names: Set[str], place: object) -> None:
+    """Refuse to delete what was never a run's, whatever a wrong --name or --storage says.
+
+    Args:
+        names: Of the files and folders in the run's folder.
+        place: What to call that.
 
     Raises:
-        ConfigError: names the changed keys and the ways on.
+        ConfigError: it holds other files.
     """
-    changed = changed_settings(config, folder)
-    if changed:
+    if CONFIG_FILE not in names and any(not name.startswith(".") for name in names):
         raise ConfigError(
-            [
-                f"{folder} holds a run with other settings ({'; '.join(changed)}); give this one another "
-                "--name, --fresh to start over, or --force to go on with the new settings"
-            ]
+            [f"{place}: holds no run, but other files, which --fresh leaves alone; give another --name"]
         )
 
 
@@ -78,7 +72,7 @@ def claimed(config: TrainConfig, folder: Path, *, fresh: bool) -> Iterator[None]
     """Own the folder within the block; `fresh` empties it first.
 
     Raises:
-        ConfigError: another command trains this run.
+        ConfigError: another command trains this run, or what is to be emptied is no run's.
         StorageError: the folder cannot be written.
     """
     try:
@@ -91,6 +85,7 @@ def claimed(config: TrainConfig, folder: Path, *, fresh: bool) -> Iterator[None]
         raise storage_error(folder, error) from error
     with lock:
         if fresh:
+            check_is_run({path.name for path in folder.iterdir()}, folder)
             _empty(folder)
         atomic.write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
         yield

@@ -8,15 +8,14 @@ from pathlib import Path
 
 from trainable import atomic, cluster, signals, weights_and_biases
 from trainable.atomic import StorageError
-from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.distributed import Workers, fit
 from trainable.errors import ConfigError
-from trainable.failure import explain
+from trainable.failure import ERROR_FILE, explain
 from trainable.loop import WEIGHTS_FILE
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, VAL_ACC
 from trainable.progress import EpochLines
-from trainable.run_folder import CHECKPOINTS, claimed
+from trainable.run_place import RunPlace
 from trainable.tracking import read_rows
 from trainable.weights import described
 
@@ -27,7 +26,7 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Run:
-    """One configuration, the folder of its checkpoints, metrics and weights, and where its weights go."""
+    """One configuration, the place of its checkpoints, metrics and weights, and where its weights go."""
 
     config: TrainConfig
     """What is trained."""
@@ -35,7 +34,7 @@ class Run:
     source: str
     """File the configuration came from."""
 
-    folder: Path
+    place: RunPlace
     """Where everything about it lies."""
 
     out: Path | None = None
@@ -49,9 +48,10 @@ class Run:
             Stopped: a signal asked for it.
         """
         try:
-            with claimed(self.config, self.folder, fresh=fresh or not self.config.do_reload):
-                print(f"Run folder: {self.folder}", flush=True)
-                if (self.folder / WEIGHTS_FILE).exists():
+            with self.place.claimed(self.config, fresh=fresh or not self.config.do_reload):
+                print(f"Run folder: {self.place}", flush=True)
+                self.place.fetch(WEIGHTS_FILE)
+                if (self.place.folder / WEIGHTS_FILE).exists():
                     print("This run is finished already; --fresh trains it again.")
                 else:
                     problem = self._fit(workers)
@@ -64,17 +64,21 @@ class Run:
             return 1
 
     def _deliver(self) -> int:
-        weights = self.folder / WEIGHTS_FILE
+        weights = self.place.folder / WEIGHTS_FILE
         if self.out is not None:
+            for file in (weights, described(weights)):
+                self.place.fetch(file.name)
             for source, target in ((described(weights), described(self.out)), (weights, self.out)):
                 atomic.write_bytes(target, source.read_bytes())
-        last = read_rows(self.folder)[-1]
-        print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {self.out or weights}", flush=True)
+        last = read_rows(self.place.folder)[-1]
+        where = self.out or self.place.address(WEIGHTS_FILE)
+        print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {where}", flush=True)
         return 0
 
     def _fit(self, workers: int) -> str | None:
         """Train; returns what went wrong, or None."""
-        (self.folder / signals.STOP_FILE).unlink(missing_ok=True)
+        place = self.place
+        place.forget_stop()
         if self.config.logs_to_wandb and (why := weights_and_biases.unavailable()):
             print(why, flush=True)
         cluster.connect(dashboard=False)
@@ -86,34 +90,42 @@ class Run:
         if position:
             print(f"Going on from the last checkpoint: {position}.", flush=True)
         failure: Exception | None = None
-        with EpochLines(self.folder, self.config.epochs):
+        with EpochLines(place.folder, self.config.epochs, place.read, place.pause):
             try:
-                signals.run_stoppable(lambda: fit(self.config, self.folder, plan), self._ask_to_stop)
+                signals.run_stoppable(
+                    lambda: fit(self.config, place.folder, plan, remote=place.remote, stoppable=True),
+                    self._ask_to_stop,
+                )
             except Exception as error:
                 failure = error
-        rows = read_rows(self.folder)
+        place.read()
+        rows = read_rows(place.folder)
         if rows and DIVERGED in rows[-1]:
             last = rows[-1]
             where = f"epoch {last[EPOCH]}, step {last[DIVERGED_STEP]} of the run"
-            return f"{self.folder}: diverged in {where}: {last[DIVERGED]}"
+            return f"{place}: diverged in {where}: {last[DIVERGED]}"
         finished = bool(rows) and FINISHED in rows[-1]
         # Without a failure and unfinished: the signal reached a worker, and the command never saw it.
-        if not finished and (failure is None or (self.folder / signals.STOP_FILE).exists()):
+        if not finished and (failure is None or place.asked_to_stop):
             where = self._position()
-            raise Stopped(
-                f"Stopped; {where or 'no epoch'} is kept in {self.folder}. The same command goes on."
-            )
-        return explain(failure, self.folder) if failure else None
+            raise Stopped(f"Stopped; {where or 'no epoch'} is kept in {place}. The same command goes on.")
+        if failure is None:
+            return None
+        told = explain(failure, place.folder, str(place))
+        if (place.folder / ERROR_FILE).exists():
+            place.put(ERROR_FILE)
+        return told
 
     def _ask_to_stop(self, signal_name: str) -> None:
-        atomic.write_text(self.folder / signals.STOP_FILE, signal_name)
-        print(
-            f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once.", file=sys.stderr, flush=True
-        )
+        try:
+            self.place.ask_to_stop(signal_name)
+            told = f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once."
+        except StorageError as error:
+            told = f"{signal_name}: the workers cannot be told: {error}. A second Ctrl-C exits at once."
+        print(told, file=sys.stderr, flush=True)
 
     def _position(self) -> str:
-        positions = CheckpointStore(self.folder / CHECKPOINTS).positions()
-        if not positions:
+        if (position := self.place.last_checkpoint()) is None:
             return ""
-        epoch, step = positions[0]
+        epoch, step = position
         return f"epoch {epoch}" if step == 0 else f"epoch {epoch} and {step} steps of the next"

@@ -18,7 +18,8 @@ def working_folder(trial: dict[str, Any], *, writes: bool = True) -> Iterator[Wo
     """Where a trial's files are read and written while the block runs.
 
     Args:
-        trial: `folder`, a path all nodes share; or `remote`, the URI of the trial's folder in a bucket.
+        trial: `folder`, a path all nodes share; or `remote`, the URI of the trial's folder in a bucket, and
+            `stoppable` where a command there may ask it to stop.
         writes: Whether this process writes the checkpoints and results; others only read.
 
     Raises:
@@ -27,7 +28,7 @@ def working_folder(trial: dict[str, Any], *, writes: bool = True) -> Iterator[Wo
     if "remote" not in trial:
         yield WorkingFolder(Path(trial["folder"]))
         return
-    folder = _copy(trial["remote"], writes)
+    folder = _copy(trial["remote"], writes, trial.get("stoppable", False))
     ended_well = False
     try:
         yield folder
@@ -43,11 +44,11 @@ def working_folder(trial: dict[str, Any], *, writes: bool = True) -> Iterator[Wo
             folder.discard()
 
 
-def _copy(uri: str, writes: bool) -> Any:
+def _copy(uri: str, writes: bool, stoppable: bool) -> Any:
     # pyarrow takes a moment to import, which a folder does not need.
     from trainable.working_copy import WorkingCopy
 
-    return WorkingCopy(uri, writes=writes)
+    return WorkingCopy(uri, writes=writes, stoppable=stoppable)
 
 
 @contextlib.contextmanager

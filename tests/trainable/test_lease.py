@@ -48,7 +48,7 @@ def test_a_lease_nobody_renews_is_waited_for_and_taken(bucket: str) -> None:
     started, said = time.monotonic(), []
     heir.acquire(said.append)
     assert time.monotonic() - started > QUICK.stale
-    assert "on far was searching here" in said[0]
+    assert "on far was at work here" in said[0]
     heir.release()
 
 

@@ -132,7 +132,7 @@ def test_whoever_is_superseded_sends_nothing_more(bucket: str, tmp_path: Path) -
     old.push(anything)
     Claim(Remote(bucket))
     (tmp_path / "result.json").write_text("2")
-    with pytest.raises(StorageError, match="another process has taken this trial up"):
+    with pytest.raises(StorageError, match="another process has taken this run up"):
         old.push(anything)
     assert Remote(bucket).read("result.json") == b"1"
 

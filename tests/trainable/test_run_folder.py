@@ -8,7 +8,8 @@ from trainable.config import TrainConfig
 from trainable.config.keeping import BOOKKEEPING
 from trainable.errors import ConfigError
 from trainable.out_files import out_files
-from trainable.run_folder import changed_settings, check_same_run, check_writable, claimed, folder_name
+from trainable.run_folder import changed_settings, check_writable, claimed, folder_name
+from trainable.run_place import RunPlace
 
 
 def test_the_folder_follows_what_is_trained_and_not_how_it_is_logged(small: dict[str, Any]) -> None:
@@ -29,7 +30,7 @@ def test_a_changed_setting_is_named_with_both_values(tmp_path: Path, small: dict
         "learning_rate: 0.01 -> 0.02",
     ]
     with pytest.raises(ConfigError, match=r"learning_rate: 0.01 -> 0.02.*--fresh.*--force"):
-        check_same_run(changed, tmp_path)
+        RunPlace(tmp_path).check_same_run(changed)
 
 
 def test_a_setting_that_the_stored_run_did_not_know_is_no_change(
@@ -39,7 +40,7 @@ def test_a_setting_that_the_stored_run_did_not_know_is_no_change(
     stored = config.model_dump(mode="json")
     del stored["dropout"]
     (tmp_path / "config.json").write_text(json.dumps(stored))
-    check_same_run(config, tmp_path)
+    RunPlace(tmp_path).check_same_run(config)
 
 
 def test_a_folder_has_one_command_at_a_time_and_fresh_empties_it(
