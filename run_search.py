@@ -123,6 +123,7 @@ def _run(arguments: argparse.Namespace) -> int:
         report.print_results(study, console)
         return 0
     from search import confirm, runner
+    from search.winner import best_trial
     from trainable import preflight
 
     for config in spec.corners():
@@ -132,7 +133,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if len(study.finished()) < study.target or confirm.unconfirmed(study):
         console.print(f"Interrupted. The same command resumes:\n  {_command()}", soft_wrap=True)
         return 130
-    return 0 if study.best() is not None else 1
+    return 0 if best_trial(study) is not None else 1
 
 
 def _command() -> str:

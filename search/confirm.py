@@ -16,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
+from search.winner import best_trial
 from trainable.config import TrainConfig
 
 CONFIRM_FOLDER = "confirmed"
@@ -128,14 +129,14 @@ def confirmed(study: SearchStudy) -> list[Confirmed]:
 
 
 def winner(study: SearchStudy) -> FrozenTrial | None:
-    """The trial with the best confirmed mean, once every chosen one has its seeds; until then `study.best()`.
+    """The trial with the best confirmed mean, once every chosen one has its seeds; until then `best_trial`.
 
     One whose seed failed or diverged is not confirmed; with none left, the search's own best stays.
     """
     found = confirmed(study)
     spec_done = found and not unconfirmed(study)
     done = [one for one in found if one.done]
-    return done[0].trial if spec_done and done else study.best()
+    return done[0].trial if spec_done and done else best_trial(study)
 
 
 def unconfirmed(study: SearchStudy) -> int:

@@ -18,6 +18,7 @@ from rich.text import Text
 from search.report import format_value
 from search.status import Cost, remaining
 from search.study import SearchStudy, trial_name
+from search.winner import best_trial
 from trainable.inprocess import INFEASIBLE
 from trainable.metrics import DIVERGED, EPOCH, FINISHED
 
@@ -64,7 +65,7 @@ class Progress(Callback):
         self._finished = self._before = len(study.finished())
         self._cpus, self._gpus = cpus, gpus
         self._lines: dict[int, _Line] = {}
-        self._best, self._target = study.best(), study.target
+        self._best, self._target = best_trial(study), study.target
         self._started = time.monotonic()
         self._live: Live | None = None
         if console.is_terminal:
@@ -100,7 +101,7 @@ class Progress(Callback):
             return  # a trial that does not fit, or diverged before it was validated
         line.epoch, line.value = int(result[EPOCH]), float(result[self._spec.search.primary])
         if self._live:  # elsewhere nothing shows it before the trial ends
-            self._best = self._study.best()
+            self._best = best_trial(self._study)
 
     @_only_shows
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -138,7 +139,7 @@ class Progress(Callback):
         number = trial.config["number"]
         line = self._lines.get(number) or _Line("running", {})  # its process may have died before it started
         line.state, line.seconds = state, time.monotonic() - line.started
-        self._finished, self._best = len(self._study.finished()), self._study.best()
+        self._finished, self._best = len(self._study.finished()), best_trial(self._study)
         if not self._live:
             value = "-" if line.value is None else f"{line.value:.4f}"
             settings = "  ".join(f"{k} {format_value(v)}" for k, v in line.settings.items())

@@ -8,6 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.confirm import chosen, unconfirmed, winner
 from search.study import SearchStudy, trial_name
+from search.winner import pareto_front
 
 _LARGE = ("checkpoints", "model.weights", "model.weights.json")
 
@@ -31,7 +32,7 @@ def tidy(study: SearchStudy, number: int | None = None) -> None:
     ranked = sorted(_ranked(study), key=lambda trial: places.get(trial.number, kept))  # otherwise as it was
     beyond = ranked[kept:]
     if number is not None:
-        changed = {number, *(trial.number for trial in [*beyond[:1], *study.front(without=number)])}
+        changed = {number, *(trial.number for trial in [*beyond[:1], *pareto_front(study, without=number)])}
         beyond = [trial for trial in beyond if trial.number in changed]
     study.place.delete(f"{trial_name(trial.number)}/{name}" for trial in beyond for name in _LARGE)
 
@@ -41,7 +42,7 @@ def _first(study: SearchStudy) -> list[FrozenTrial]:
     best = winner(study)
     first = chosen(study) if unconfirmed(study) else [best] if best else []
     numbers = {trial.number for trial in first}
-    return first + [trial for trial in study.front() if trial.number not in numbers]
+    return first + [trial for trial in pareto_front(study) if trial.number not in numbers]
 
 
 def _ranked(study: SearchStudy) -> list[FrozenTrial]:

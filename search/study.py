@@ -18,7 +18,6 @@ from search.conditions import draw
 from search.journal import JOURNAL_FILE
 from search.place import Place
 from search.sampler import build_sampler
-from search.schedulers.halving import Brackets
 from search.spec import SearchSpec
 from search.warm import take_over, usable
 from trainable.config import TrainConfig
@@ -30,8 +29,6 @@ STUDY_FILE = JOURNAL_FILE
 _CAUSE, _LOG, _WARM, _RESOURCES = "cause", "log", "warm_start", "resources_per_trial"
 _EVENT = "event:"
 _FIXED = "fixed_params"  # what Optuna's enqueue_trial writes
-_ALIKE = 0.9
-"""Share of the most seconds or images spent from which on a trial's last value is compared."""
 
 _CONSTRAINT = (
     "constraints:usable"  # what Optuna's Trial.set_constraint("usable", ...) writes; above 0 is broken
@@ -337,48 +334,6 @@ class SearchStudy:
             )
         return told
 
-    def best(self) -> FrozenTrial | None:
-        """The winner in the first objective: best final value among trials that ran to their end.
-
-        Where none has, the best among those that spent most, because values at different resources don't
-        compare; None before the first report. Trials that failed, diverged or don't fit never win.
-        """
-        sign = self.spec.search.sign
-        complete = [trial for trial in self.trials() if trial.state == TrialState.COMPLETE]
-        if complete:
-            return max(complete, key=lambda trial: (sign * float(trial.values[0]), -trial.number))
-        candidates = [
-            trial
-            for trial in self.trials()
-            if self.reports(trial.number) and trial.state != TrialState.FAIL and not trial.constraints
-        ]
-        if not candidates:
-            return None
-        level, at_level = self._level(max(self.spent(trial) for trial in candidates))
-        values = {
-            trial.number: next((r.values[0] for r in reports if r.resource >= level), reports[-1].values[0])
-            for trial in candidates
-            if (reports := self.reports(trial.number) if at_level else self.reports(trial.number)[-1:])
-            and reports[-1].resource >= level
-        }
-        return self.trial(max(values, key=lambda number: (sign * values[number], -number)))
-
-    def _level(self, furthest: float) -> tuple[float, bool]:
-        """Resource that a trial must have spent to be compared, and whether its value there counts.
-
-        Epochs are whole numbers, on which trials agree. Seconds and images times time steps are not: there
-        trials are compared at the highest rung that one has reached, or without rungs, a little below.
-        """
-        scheduler = self.spec.search.scheduler
-        if scheduler.resource == "epoch":
-            return furthest, False
-        if scheduler.type in ("asha", "hyperband"):
-            grace, eta = scheduler.grace_period, scheduler.reduction_factor
-            rung = Brackets(grace, eta, self.spec.maximum, 1, 0).rung(furthest, 0)
-            if rung is not None:
-                return grace * eta**rung * (1 - 1e-9), True
-        return _ALIKE * furthest, False
-
     def spent(self, trial: FrozenTrial) -> float:
         """Resource a trial had spent at its last report, in the scheduler's unit; 0 before the first."""
         reports = self.reports(trial.number)
@@ -390,33 +345,6 @@ class SearchStudy:
         assert last is not None
         spent = f"{last.resource:,.1f} {unit}" if unit == "seconds" else f"{last.resource:,.0f} {unit}"
         return f"{last.epoch} epochs" + (f" ({spent})" if unit != "epoch" else "")
-
-    def front(self, without: int | None = None) -> list[FrozenTrial]:
-        """Complete trials that no other beats in all objectives at once, best in the first one first.
-
-        Empty where there is one objective: `best()` is its answer. `without` leaves out a trial, as if it
-        had never been.
-        """
-        if len(self.spec.search.metrics) == 1:
-            return []
-        signs = [1 if mode == "max" else -1 for mode in self.spec.search.directions]
-        points = {
-            trial.number: tuple(sign * value for sign, value in zip(signs, trial.values, strict=True))
-            for trial in self.trials()
-            if trial.state == TrialState.COMPLETE
-            and trial.number != without
-            and all(map(math.isfinite, trial.values))
-        }
-        front: list[int] = []
-        # Whatever beats a point comes before it in this order, and so does the undominated one behind that.
-        for number in sorted(points, key=lambda n: points[n], reverse=True):
-            point = points[number]
-            if not any(
-                points[other] != point and all(o >= p for o, p in zip(points[other], point, strict=True))
-                for other in front
-            ):
-                front.append(number)
-        return [self.trial(number) for number in front]
 
 
 def look_at(folder: Path, spec: SearchSpec, place: Place | None = None) -> SearchStudy:

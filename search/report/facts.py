@@ -15,6 +15,7 @@ from search.lineage import lineage
 from search.schedulers import Scheduler, build_scheduler
 from search.spec import SearchSpec
 from search.study import SearchStudy, cause, trial_name
+from search.winner import best_trial, pareto_front
 from trainable import atomic
 from trainable.errors import ConfigError
 from trainable.metrics import DIVERGED, EPOCH
@@ -110,13 +111,13 @@ def read_facts(study: SearchStudy) -> SearchFacts:
     """Read a search; a trial that never wrote its settings gets its params.json here."""
     trials = [_trial(study, trial) for trial in study.trials()]
     by_number = {trial.number: trial for trial in trials}
-    best = study.best()
+    best = best_trial(study)
     return SearchFacts(
         folder=study.folder,
         spec=study.spec,
         trials=trials,
         best=by_number[best.number] if best else None,
-        front=[by_number[trial.number] for trial in study.front()],
+        front=[by_number[trial.number] for trial in pareto_front(study)],
         study=study,
         scheduler=_scheduler(study),
     )

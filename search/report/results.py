@@ -15,6 +15,7 @@ from rich.table import Table
 from search.confirm import confirmed_lines, winner
 from search.lineage import lineage
 from search.study import SearchStudy, cause, trial_name
+from search.winner import pareto_front
 from trainable import atomic
 from trainable.metrics import EPOCH
 from trainable.tracking import read_rows
@@ -147,7 +148,7 @@ def print_results(study: SearchStudy, console: Console) -> None:
         for stretch in way:
             values = "  ".join(f"{name} {format_value(value)}" for name, value in stretch.params.items())
             console.print(f"  {stretch}: {values}", highlight=False)
-    if front := study.front():
+    if front := pareto_front(study):
         names = ", ".join(trial_name(trial.number) for trial in front)
         console.print(f"None is better in every objective than: {names} (Pareto front)")
     # Before the first end of the command, none of these are there.

@@ -15,6 +15,7 @@ from search.journal import JOURNAL_FILE
 from search.report.facts import read_facts
 from search.spec import SearchSpec
 from search.study import SearchStudy
+from search.winner import best_trial
 from tests.search.conftest import FINISHED, make_spec, row
 from trainable.errors import ConfigError
 
@@ -51,7 +52,7 @@ def test_a_trial_added_from_elsewhere_teaches_the_sampler_and_is_none_of_the_sea
     other.add_trial(create_trial(state=TrialState.FAIL))
     study = run_to_the_end(tmp_path, spec)
     assert [trial.number for trial in study.trials()] == [0, 1, 4, 5]
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert best.number == 5
     assert 0.99 in [trial.value for trial in study.study.trials]  # which is what a sampler sees

@@ -21,6 +21,7 @@ from search.retention import tidy
 from search.simulate import Curves
 from search.spec import SPEC_FILE
 from search.study import SearchStudy, trial_name
+from search.winner import best_trial
 from tests.commands import ROOT
 from trainable import atomic
 
@@ -98,7 +99,7 @@ def test_trials_csv_has_a_line_per_trial(study: SearchStudy) -> None:
     assert [line["trial"] for line in lines] == [trial_name(number) for number in range(60)]
     console = Console(width=200, record=True, quiet=True)
     console.print(results_table(study))
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
 
 

@@ -22,6 +22,7 @@ from search.sampler import build_sampler
 from search.schedulers import Decision
 from search.spec import SearchSpec
 from search.study import SearchStudy, cause
+from search.winner import best_trial, pareto_front
 from tests.search.conftest import FINISHED, make_spec, row
 
 
@@ -53,7 +54,7 @@ def test_only_a_trial_that_ran_to_its_end_is_complete(tmp_path: Path) -> None:
     assert again.trial(done).intermediate_values == {1: 0.6, 9: 0.4}
     assert again.trial(nan).user_attrs["cause"] == "nan_loss"
     assert again.trial(crashed).user_attrs == {"cause": "RuntimeError: boom", "log": "the last\nlines"}
-    best = again.best()
+    best = best_trial(again)
     assert best is not None
     assert best.number == done  # 0.95 after one epoch does not beat 0.4 after nine
 
@@ -63,7 +64,7 @@ def test_a_nan_metric_without_a_word_is_a_diverged_trial(tmp_path: Path, spec: S
     conductor = Conductor(study)
     conductor.report(start(conductor), row(1, math.nan))
     assert [trial.state for trial in study.trials()] == [TrialState.FAIL]
-    assert study.best() is None
+    assert best_trial(study) is None
 
 
 @pytest.mark.parametrize("report", [{"epoch": 1}, {"epoch": 1, "val_acc": None}, {}])
@@ -80,11 +81,11 @@ def test_a_trial_that_diverged_before_it_was_validated_has_failed(
 
 def test_without_a_complete_trial_the_best_of_those_that_spent_most_wins(tmp_path: Path) -> None:
     study = SearchStudy(tmp_path, make_spec(scheduler={"type": "none"}))
-    assert study.best() is None
+    assert best_trial(study) is None
     conductor = Conductor(study)
     for epoch, value in ((1, 0.9), (3, 0.5), (3, 0.6)):
         conductor.report(start(conductor), row(epoch, value))
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert (best.number, study.spent(best)) == (2, 3)
 
@@ -100,7 +101,7 @@ def test_without_a_complete_trial_a_moment_more_does_not_win(
         conductor.report(good, row(epoch, 0.9 - 0.01 * epoch, seconds=1.1))
         conductor.report(late, row(epoch, 0.1, seconds=1.10001))
     conductor.report(early, row(1, 0.95, seconds=1.9))  # below the first rung
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert best.number == good
     text = io.StringIO()
@@ -121,7 +122,7 @@ def test_without_a_complete_trial_those_at_a_rung_are_compared_by_their_values_t
         study.ask()
         for epoch, (steps, value) in enumerate(reports, 1):
             study.record(number, row(epoch, value), steps)
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert best.number == 1
 
@@ -285,7 +286,7 @@ def test_an_infeasible_trial_is_pruned_and_breaks_a_constraint(tmp_path: Path, s
     trials = study.trials()
     assert [trial.state for trial in trials] == [TrialState.PRUNED, TrialState.COMPLETE]
     assert [trial.constraints for trial in trials] == [{"usable": 1.0}, {}]
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert best.number == 1
 
@@ -299,7 +300,7 @@ def test_what_the_sampler_hears_of_a_diverged_trial(tmp_path: Path, option: str,
     assert trial.state == (TrialState.FAIL if option == "fail" else TrialState.PRUNED)
     assert trial.constraints == constraint
     assert trial.user_attrs["cause"] == "exploding_state"
-    assert study.best() is None
+    assert best_trial(study) is None
 
 
 def test_several_objectives_make_a_front(tmp_path: Path) -> None:
@@ -308,7 +309,7 @@ def test_several_objectives_make_a_front(tmp_path: Path) -> None:
     conductor = Conductor(study)
     for accuracy, loss in ((0.9, 0.5), (0.8, 0.1), (0.7, 0.3), (0.9, 0.6)):
         conductor.report(start(conductor), row(9, accuracy, val_loss=loss, **FINISHED))
-    assert [trial.number for trial in study.front()] == [0, 1]
+    assert [trial.number for trial in pareto_front(study)] == [0, 1]
     assert {t.number for t in study.study.best_trials} == {0, 1}  # Optuna agrees
     assert SearchStudy(tmp_path, spec).reports(1)[0].values == (0.8, 0.1)
 
@@ -413,7 +414,7 @@ def test_a_trial_whose_settings_exclude_each_other_ends_and_the_search_goes_on(
     assert cause(study.trial(0)).startswith("invalid configuration: time_steps: ")
     conductor.report(1, row(9, 0.5, finished=True))
     assert start(conductor) == 2
-    best = study.best()
+    best = best_trial(study)
     assert best is not None
     assert best.number == 1
     assert len(read_facts(study).trials) == 3
