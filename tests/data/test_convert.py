@@ -132,6 +132,17 @@ def test_corrupt_images_stop_or_are_left_out_counted_and_named(trees, tmp_path, 
     assert labels.tolist() == [0] * 5 + [1] * 3 + [2] * 3
 
 
+def test_image_that_cannot_be_read_is_named_or_left_out_like_a_corrupt_one(trees, tmp_path, capsys):
+    shutil.copytree(trees["imagenet"], tmp_path / "tree")
+    gone = tmp_path / "tree/train/n02110185/gone.JPEG"
+    gone.symlink_to(tmp_path / "nowhere.JPEG")
+    out = tmp_path / "out"
+    assert converted({"imagenet": tmp_path / "tree"}, out) == 2
+    assert f"data.beton: {gone}: cannot be read (No such file or directory)\n" == capsys.readouterr().err
+    assert converted({"imagenet": tmp_path / "tree"}, out, "--corrupt", "skip") == 0
+    assert json.loads((out / "train.beton.json").read_text())["skipped"][0].startswith(f"{gone}: ")
+
+
 @pytest.mark.slow
 def test_full_disk_leaves_nothing_and_says_so(trees, tmp_path, run_python):
     arguments = ["imagenet", "--path", str(trees["imagenet"]), "--out", str(tmp_path / "out")]

@@ -1,5 +1,6 @@
 """Every keyword on a tree in its layout, through ffcv's own writer and the real loader."""
 
+import io
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 
 from data import DATASETS, DataError, LoadingOptions, check_data, open_data
+from data.images import decode
 
 WORDNET_IDS = ("n01440764", "n02110185", "n02123045")
 KEYWORDS = sorted(set(DATASETS) - {"digits", "ffcv"})
@@ -146,6 +148,20 @@ def test_files_that_are_no_images_and_grey_ones_are_no_trouble(tree):
         data = open_data("imagenet", dataset_path=tree, batch_size=1, image_size=16)
     assert data.info.num_train == before.num_train + 2
     shown(data.train)
+
+
+def test_16_bits_are_shown_by_their_upper_8_and_32_bits_are_refused():
+    grey = np.arange(0, 65536, 1111, dtype=np.uint16).reshape(1, -1)
+    for kind, dtype in (("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")):
+        file = io.BytesIO()
+        Image.fromarray(grey.astype(dtype)).save(file, kind)
+        pixels = decode(file.getvalue(), "x")
+        assert pixels.shape == (1, 59, 3)
+        assert (pixels == grey[:, :, None] // 256).all()
+    file = io.BytesIO()
+    Image.fromarray(grey.astype(np.float32) / 65535).save(file, "TIFF")
+    with pytest.raises(DataError, match=r"^x: cannot be decoded .its pixels have 32 bits"):
+        decode(file.getvalue(), "x")
 
 
 def test_kaggles_labels_must_fit_its_files(trees, tmp_path):
