@@ -38,7 +38,7 @@ def cache_folder() -> Path:
 
 def cached_name(dataset: str, *origins: str) -> str:
     """Name of what is kept of a data set from these folders."""
-    return f"{dataset}-{hashlib.sha256(chr(0).join(origins).encode()).hexdigest()[:8]}"
+    return f"{dataset}-{hashlib.sha256(os.fsencode(chr(0).join(origins))).hexdigest()[:8]}"
 
 
 def cached_beton(
@@ -73,6 +73,8 @@ def _problem(path: Path, images: ImageList, settings: WriteSettings) -> str | No
         return "is incomplete"
     if manifest.get("settings") != asdict(settings):
         return "is of another version"
+    if manifest["class_names"] != list(images.class_names):
+        return f"has other classes than {images.origin}, or in another order"
     if manifest.get("fingerprint") != images.fingerprint:
         return f"is older than {images.origin}"
     size = path.stat().st_size

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -47,7 +48,8 @@ class Request:
     def path(self, key: str) -> Path | None:
         """One of the two paths, absolute."""
         given = getattr(self, key)
-        return None if given is None else Path(given).expanduser().absolute()
+        # Path.expanduser raises where there is no such user; this is then a folder that is missing.
+        return None if given is None else Path(os.path.expanduser(given)).absolute()
 
 
 Split = BetonFile | FileImages | ArrayImages

@@ -1,17 +1,28 @@
 """python -m data.beton: what it writes, what it refuses, and what it leaves behind."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
+import threading
+import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from data import check_data, open_data
 from data.beton import main, subset
 from data.beton_index import BetonImages, inspect_beton
+from data.encode import WriteSettings, encode
 from data.images import ArrayImages
+from data.order import hash_indices
+
+WORDNET_IDS = ("n01440764", "n02110185", "n02123045")
 
 
 def files(folder):
@@ -168,12 +179,98 @@ def test_what_a_killed_writer_left_is_removed(trees, tmp_path):
     assert files(tmp_path) == WRITTEN
 
 
+@pytest.mark.parametrize("before", ["train.beton.json", "train.beton"])
+def test_conversion_killed_before_a_file_has_its_name_goes_on(trees, tmp_path, monkeypatch, before):
+    replace = os.replace
+
+    def killed(source, target):
+        if os.path.basename(target) == before:
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    for more in ([], ["--jpeg-quality", "50", "--force"]):  # first over nothing, then over another file
+        monkeypatch.setattr(os, "replace", killed)
+        assert converted(trees, tmp_path, *more) == 130
+        monkeypatch.setattr(os, "replace", replace)
+        assert converted(trees, tmp_path, *[part for part in more if part != "--force"]) == 0
+        assert images_of(tmp_path / "train.beton").class_names == WORDNET_IDS
+        (tmp_path / "validation.beton").unlink()
+
+
+def test_two_conversions_into_a_folder_do_not_mix(trees, tmp_path, capsys):
+    lock = FileLock(tmp_path / "data.beton.lock")
+    lock.acquire()
+    other = threading.Thread(target=lambda: ended.append(converted(trees, tmp_path, "--jpeg-quality", "50")))
+    ended: list[int] = []
+    other.start()
+    deadline = time.monotonic() + 30
+    while "waiting for another conversion into" not in capsys.readouterr().err:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    first = tmp_path / "first"
+    converted(trees, first)
+    for path in first.iterdir():
+        if path.suffix != ".lock":
+            path.rename(tmp_path / path.name)
+    lock.release()
+    other.join()
+    assert ended == [2]
+    assert "train.beton exists and was made otherwise" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_conversion_that_started_them(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for number in range(200):
+            Image.effect_noise((300, 300), 90).convert("RGB").save(tmp_path / split / "a" / f"{number}.png")
+    command = [
+        sys.executable,
+        "-m",
+        "data.beton",
+        "imagenet_small",
+        "--path",
+        str(tmp_path),
+        "--processes",
+        "2",
+    ]
+    conversion = subprocess.Popen([*command, "--out", str(tmp_path / "out")])
+    children = Path(f"/proc/{conversion.pid}/task/{conversion.pid}/children")
+    while not list((tmp_path / "out").glob(".train.beton*.tmp")) or len(children.read_text().split()) < 3:
+        assert conversion.poll() is None
+        time.sleep(0.01)
+    time.sleep(1)
+    pids = children.read_text().split()
+    conversion.kill()
+    conversion.wait()
+    deadline = time.monotonic() + 30
+    while any(alive(pid) for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False
+
+
+def test_half_of_the_images_are_raw_in_proportion_mode_however_many_there_are():
+    images = ArrayImages("x", ("a",), "", lambda: (np.zeros((200, 8, 8, 3), np.uint8), np.zeros(200, int)))
+    kinds = [encode(images, index, WriteSettings("proportion")).jpeg for index in range(200)]
+    assert kinds == [bool(value & np.uint64(1)) for value in hash_indices(0, 200)]
+    assert 80 < sum(kinds) < 120
+
+
 @pytest.mark.parametrize(
     ("match", "more"),
     [
         ("--max-resolution: must be from 8", ["--max-resolution", "0"]),
         ("--jpeg-quality: must be from 1 to 100", ["--jpeg-quality", "101"]),
         ("--processes: must be 1 or more", ["--processes", "0"]),
+        ("--seed: must be from 0 to 18446744073709551615, got -1", ["--subset", "4", "--seed", "-1"]),
+        ("--val-path: is empty; give a path", ["--val-path", ""]),
         ("--subset: must be from 3, the number of classes, to the 12 images", ["--subset", "2"]),
     ],
 )
