@@ -18,8 +18,8 @@ from data.images import ImageList
 from data.info import DataError
 from data.manifest import manifest_path, read_manifest, sha256
 
-FOLDER_SETTINGS = WriteSettings("jpg", max_resolution=500)
-"""How image folders are kept: what ffcv's ImageNet recipe uses, enough for crops of 224 pixels."""
+USUAL_RESOLUTION = 500
+"""Longer side of kept images, from ffcv's ImageNet recipe: enough to show them half as large."""
 
 MANY = 2000
 """From so many images on a conversion says what it does and takes several processes."""
@@ -34,6 +34,11 @@ def cache_folder() -> Path:
         return Path(given).expanduser().absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache").absolute() / "recurrent-vision-search"
+
+
+def folder_settings(image_size: int) -> WriteSettings:
+    """How image folders are kept: twice as large as they are shown, in steps of 500 pixels."""
+    return WriteSettings("jpg", max_resolution=-(-2 * image_size // USUAL_RESOLUTION) * USUAL_RESOLUTION)
 
 
 def cached_name(dataset: str, *origins: str) -> str:

@@ -1,7 +1,8 @@
 """The same batches through torch's DataLoader, for machines where ffcv can't be installed.
 
 Order, crops, flips and colours are bit for bit those of the ffcv loader. Pixels may differ by one level of
-255 where OpenCV's versions round differently, and by up to ten where JPEGs are decoded by other code.
+255 where OpenCV's versions round differently, and by up to ten where JPEGs are decoded by other code. Images
+that the ffcv loader has to shrink are shrunk here too, but not stored as JPEG again: a few levels more.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from data.augment import Augmentation, views_of
 from data.batch_format import BatchFormat
 from data.batches import Batch, Batches, Schedule
+from data.encode import shrunk
 from data.images import ImageList
 from data.pixels import require_opencv, shown, to_batch
 
@@ -30,11 +32,13 @@ class EpochImages(Dataset[Batch]):
     augmentation: Augmentation | None
     key: int
     image_size: int
+    longest: int | None
+    """Longer images are shrunk to this first, as in a .beton file."""
 
     def __getitems__(self, indices: list[int]) -> Batch:
         """The images with these indices as a batch."""
         chosen = np.array(indices, np.int64)
-        stored = [self.images.read(index) for index in indices]
+        stored = [shrunk(self.images.read(index), self.longest) for index in indices]
         heights, widths = (np.array([pixels.shape[axis] for pixels in stored]) for axis in (0, 1))
         ratio = self.form.preprocessing.crop_ratio
         views = views_of(self.augmentation, ratio, self.key, chosen, heights, widths)
@@ -57,6 +61,7 @@ class TorchBatches(Batches):
         augmentation: None shows the central crop.
         workers: Processes that read images; with 1 it is done in this process.
         schedule: What depends on the epoch.
+        longest: Longest side of an image in pixels, see EpochImages; None keeps all sizes.
     """
 
     def __init__(
@@ -67,12 +72,13 @@ class TorchBatches(Batches):
         augmentation: Augmentation | None,
         workers: int,
         schedule: Schedule,
+        longest: int | None = None,
     ):
         super().__init__(schedule, batch_size)
         require_opencv()
         self._pin = form.pin_memory
         # Processes can't share page-locked memory: DataLoader pins what arrives here.
-        self._template = EpochImages(images, replace(form, pin_memory=False), augmentation, 0, 0)
+        self._template = EpochImages(images, replace(form, pin_memory=False), augmentation, 0, 0, longest)
         self._workers = workers if workers > 1 else 0
 
     def _draw(self, epoch: int, start_batch: int) -> Iterator[Batch]:

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data import LoadingOptions, open_data
+from data.beton_index import BetonImages, inspect_beton
 from data.beton_writer import write_beton
 
 TORCH = LoadingOptions(loader="torch")
@@ -76,6 +78,23 @@ def test_stored_pixels_become_those_of_ffcv_but_for_opencvs_rounding(tmp_path, o
 def test_jpegs_are_shown_alike_though_decoders_differ(trees, options):
     dataset = {"dataset": "imagenet", "dataset_path": trees["imagenet"], "batch_size": 4, "image_size": 24}
     compare(dataset, options, 25, 3)  # another crop would differ by some 30 levels in the mean
+
+
+@pytest.mark.parametrize(("image_size", "longest"), [(250, 500), (251, 1000)])
+def test_large_images_are_shrunk_by_both_loaders_to_twice_the_image_size(tmp_path, image_size, longest):
+    y, x = np.mgrid[:1201, :1003]
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for number in range(2):
+            wave = 127 + 100 * np.sin(x / 5 + y * y / 1e4 + number)  # details that shrinking softens
+            pixels = np.repeat(wave[:, :, None], 3, 2).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / "a" / f"{number}.png")
+    dataset = {"dataset": "imagenet_small", "dataset_path": tmp_path, "batch_size": 2}
+    dataset["image_size"] = image_size
+    ffcv, _ = pair(dataset)
+    kept = BetonImages(inspect_beton(ffcv.info.train_path, "dataset_path"))
+    assert kept.read(0).shape == (longest, round(1003 * longest / 1201), 3)
+    compare(dataset, {}, 12, 2.5)  # JPEG makes up to 1.3 in the mean, shrinking in one loader only 3.7 to 23
 
 
 def test_beton_files_are_read_without_ffcv(photos, run_python):
