@@ -31,7 +31,7 @@ _CHECKED_IN_FULL = 64 << 20
 def cache_folder() -> Path:
     """Where prepared data sets are kept: RECURRENT_VISION_CACHE, or a folder in the user's cache."""
     if given := os.environ.get("RECURRENT_VISION_CACHE"):
-        return Path(given).expanduser().absolute()
+        return Path(os.path.expanduser(given)).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache").absolute() / "recurrent-vision-search"
 
