@@ -20,11 +20,12 @@ from data.batch_format import BatchFormat
 from data.batches import Batch, Batches, Schedule
 from data.encode import shrunk
 from data.images import ImageList
+from data.info import DataError
 from data.pixels import require_opencv, shown, to_batch
 
 
 @dataclass(frozen=True)
-class EpochImages(Dataset[Batch]):
+class EpochImages(Dataset["Batch | DataError"]):
     """The images of an epoch; fetched by the batch."""
 
     images: ImageList
@@ -35,10 +36,13 @@ class EpochImages(Dataset[Batch]):
     longest: int | None
     """Longer images are shrunk to this first, as in a .beton file."""
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        """The images with these indices as a batch."""
+    def __getitems__(self, indices: list[int]) -> Batch | DataError:
+        """The images with these indices as a batch, or the error, which would come with a traceback if raised here."""
         chosen = np.array(indices, np.int64)
-        stored = [shrunk(self.images.read(index), self.longest) for index in indices]
+        try:
+            stored = [shrunk(self.images.read(index), self.longest) for index in indices]
+        except DataError as error:
+            return error
         heights, widths = (np.array([pixels.shape[axis] for pixels in stored]) for axis in (0, 1))
         ratio = self.form.preprocessing.crop_ratio
         views = views_of(self.augmentation, ratio, self.key, chosen, heights, widths)
@@ -88,13 +92,18 @@ class TorchBatches(Batches):
         images = replace(
             self._template, key=self._schedule.key(epoch), image_size=self._schedule.image_size(epoch)
         )
-        yield from DataLoader(
+        loader = DataLoader(
             images,
             batch_sampler=batches,
             num_workers=self._workers,
             collate_fn=_unchanged,
             pin_memory=self._pin,
+            generator=torch.Generator(),  # not that of dropout, or a resumed epoch differs
         )
+        for batch in loader:
+            if isinstance(batch, DataError):
+                raise batch
+            yield batch
 
 
 def _unchanged(batch: Any) -> Any:

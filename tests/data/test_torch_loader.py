@@ -1,11 +1,13 @@
 """The torch loader shows what the ffcv loader shows."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from data import LoadingOptions, open_data
+from data import DataError, LoadingOptions, open_data
 from data.beton_index import BetonImages, inspect_beton
 from data.beton_writer import write_beton
 
@@ -121,6 +123,26 @@ def test_workers_and_start_change_nothing(photos):
     for (images, labels), (other_images, other_labels) in zip(parts, whole[2:], strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_image_that_cannot_be_decoded_is_named_in_one_line(trees, tmp_path, threads):
+    shutil.copytree(trees["imagenet"], tmp_path / "tree")
+    bad = tmp_path / "tree/val/n02110185/bad.JPEG"
+    bad.write_text("no image")
+    dataset = {"dataset": "imagenet", "dataset_path": tmp_path / "tree", "batch_size": 2, "image_size": 16}
+    data = open_data(**dataset, loader_threads=threads, options=TORCH)
+    with pytest.raises(DataError, match=f"^{bad}: cannot be decoded .not a known image format.$"):
+        drawn(data.validation.epoch(0))
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "torch"])
+def test_an_epoch_takes_nothing_from_torchs_generator(loader):
+    data = open_data("digits", batch_size=300, options=LoadingOptions(loader=loader))
+    before = torch.get_rng_state()
+    drawn(data.train.epoch(0))
+    drawn(data.validation.epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
