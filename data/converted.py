@@ -61,7 +61,13 @@ def cached_beton(
         notes: Makes additions to the manifest, when the file is written.
     """
     path = cache_folder() / f"{name}.beton"
-    problem = _problem(path, images, settings)
+    try:
+        problem = _problem(path, images, settings)
+    except OSError as error:
+        raise DataError(
+            f"{key}: {path} cannot be read ({error.strerror}); "
+            "set RECURRENT_VISION_CACHE to a folder that can be read and written"
+        ) from error
     if problem is not None:
         if problem:
             warnings.warn(f"cached file {path} {problem}; writing it again", stacklevel=2)

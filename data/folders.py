@@ -70,10 +70,10 @@ def class_folders(path: Path, key: str, *, wordnet: bool = False) -> FileImages:
 
 def train_and_val(root: Path) -> dict[str, Path]:
     """The folders train/ and val/ of a folder, by key."""
-    demand_folder(root, "dataset_path")
+    there = {item.name for item in _content(root, "dataset_path") if item.is_dir()}
     folders = {"dataset_path": root / "train", "dataset_val_path": root / "val"}
     for folder in folders.values():
-        if not folder.is_dir():
+        if folder.name not in there:
             raise DataError(
                 f"dataset_path: {root} has no folder {folder.name}; give a folder with train and val, "
                 "or dataset_path and dataset_val_path"

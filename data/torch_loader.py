@@ -37,7 +37,7 @@ class EpochImages(Dataset["Batch | DataError"]):
     """Longer images are shrunk to this first, as in a .beton file."""
 
     def __getitems__(self, indices: list[int]) -> Batch | DataError:
-        """The images with these indices as a batch, or the error, which would come with a traceback if raised here."""
+        """A batch of these images, or the error, which would become a traceback if it was raised."""
         chosen = np.array(indices, np.int64)
         try:
             stored = [shrunk(self.images.read(index), self.longest) for index in indices]

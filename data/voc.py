@@ -182,9 +182,9 @@ def voc_class_ids(class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _find_root(path: Path) -> Path:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # pathlib raises where a folder above may not be entered
         raise DataError(f"no folder at {path}; give the VOC folder with Annotations and SegmentationClass")
-    if (path / "SegmentationClass").is_dir():
+    if os.path.isdir(path / "SegmentationClass"):
         return path
     found = sorted(
         {mask.parent for pattern in ("*", "*/*") for mask in path.glob(f"{pattern}/SegmentationClass")}
@@ -201,6 +201,8 @@ def _listed(path: Path) -> list[str]:
         names = path.read_text(encoding="utf-8").split()
     except FileNotFoundError:
         raise DataError(f"no list of images at {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
     if not names:
         raise DataError(f"{path}: lists no images")
     return names
