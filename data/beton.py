@@ -51,17 +51,17 @@ def subset(images: ImageList, count: int, seed: int) -> Subset:
             f"of {images.origin}, got {count}"
         )
     exact = per_class * (count / len(labels))
-    wanted = np.maximum(1, np.floor(exact).astype(np.int64))
+    wanted = np.minimum(per_class, np.maximum(1, np.floor(exact).astype(np.int64)))
     while wanted.sum() != count:  # classes with less than one image were raised to one
         step = 1 if wanted.sum() < count else -1
         room = (wanted < per_class) if step == 1 else (wanted > 1)
         gap = np.where(room, step * (exact - wanted), -np.inf)
         wanted[int(gap.argmax())] += step
     order = np.argsort(hash_indices(seed, len(labels)), kind="stable")
-    chosen: list[int] = []
-    for label, number in enumerate(wanted):
-        chosen += order[labels[order] == label][:number].tolist()
-    return Subset(images, tuple(sorted(chosen)))
+    order = order[np.argsort(labels[order], kind="stable")]  # class after class
+    starts = np.cumsum(per_class) - per_class
+    chosen = np.concatenate([order[a:b] for a, b in zip(starts, starts + wanted, strict=True)])
+    return Subset(images, tuple(np.sort(chosen).tolist()))
 
 
 def convert(arguments: argparse.Namespace) -> None:

@@ -110,9 +110,14 @@ def test_the_same_command_writes_only_what_is_missing(trees, tmp_path, capsys):
     assert converted(trees, tmp_path, "--jpeg-quality", "50", "--force") == 0
 
 
+def images_with(labels):
+    pixels = np.zeros((len(labels), 8, 8, 3), np.uint8)
+    return ArrayImages("x", ("a", "b", "c"), "", lambda: (pixels, labels))
+
+
 def test_subset_has_every_class_with_its_share_and_depends_on_the_seed(trees, tmp_path):
     labels = np.repeat([0, 1, 2], [500, 300, 7])
-    images = ArrayImages("x", ("a", "b", "c"), "", lambda: (np.zeros((807, 8, 8, 3), np.uint8), labels))
+    images = images_with(labels)
     chosen = subset(images, 100, 1)
     assert Counter(chosen.labels.tolist()) == {0: 62, 1: 37, 2: 1}
     assert len(set(chosen.indices)) == 100
@@ -120,6 +125,14 @@ def test_subset_has_every_class_with_its_share_and_depends_on_the_seed(trees, tm
     assert chosen.indices != subset(images, 100, 2).indices
     assert Counter(subset(images, 3, 0).labels.tolist()) == {0: 1, 1: 1, 2: 1}
     assert subset(images, 807, 0).indices == tuple(range(807))
+    order = np.argsort(hash_indices(5, 807))  # the first of each class by their hashes
+    assert set(subset(images, 10, 5).indices) == {
+        *order[labels[order] == 0][:6].tolist(),
+        *order[labels[order] == 1][:3].tolist(),
+        *order[labels[order] == 2][:1].tolist(),
+    }
+    labels = np.array([0] * 10 + [2] * 10)  # none of class 1
+    assert Counter(subset(images_with(labels), 8, 0).labels.tolist()) == {0: 4, 2: 4}
     converted(trees, tmp_path, "--subset", "6")
     assert json.loads((tmp_path / "train.beton.json").read_text())["num_samples"] == 6
     assert json.loads((tmp_path / "validation.beton.json").read_text())["num_samples"] == 7
