@@ -63,7 +63,7 @@ class Source:
     train: Split
     validation: Split
     preprocessing: Preprocessing
-    settings: WriteSettings = WriteSettings()  # noqa: RUF009
+    settings: WriteSettings = WriteSettings()
     """How images are stored when they have to be converted."""
 
     def checked(self) -> Source:

@@ -76,7 +76,7 @@ class VocFilter:
     """Keep images with an object that the image's edge or another object cuts off."""
 
     difficult: bool = True
-    """Keep images with an object marked difficult."""
+    """Keep images with an object marked difficult, unless annotators made all of it void."""
 
     @classmethod
     def thesis(cls) -> VocFilter:
