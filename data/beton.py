@@ -18,10 +18,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -48,17 +51,17 @@ def subset(images: ImageList, count: int, seed: int) -> Subset:
             f"of {images.origin}, got {count}"
         )
     exact = per_class * (count / len(labels))
-    wanted = np.maximum(1, np.floor(exact).astype(np.int64))
+    wanted = np.minimum(per_class, np.maximum(1, np.floor(exact).astype(np.int64)))
     while wanted.sum() != count:  # classes with less than one image were raised to one
         step = 1 if wanted.sum() < count else -1
         room = (wanted < per_class) if step == 1 else (wanted > 1)
         gap = np.where(room, step * (exact - wanted), -np.inf)
         wanted[int(gap.argmax())] += step
     order = np.argsort(hash_indices(seed, len(labels)), kind="stable")
-    chosen: list[int] = []
-    for label, number in enumerate(wanted):
-        chosen += order[labels[order] == label][:number].tolist()
-    return Subset(images, tuple(sorted(chosen)))
+    order = order[np.argsort(labels[order], kind="stable")]  # class after class
+    starts = np.cumsum(per_class) - per_class
+    chosen = np.concatenate([order[a:b] for a, b in zip(starts, starts + wanted, strict=True)])
+    return Subset(images, tuple(np.sort(chosen).tolist()))
 
 
 def convert(arguments: argparse.Namespace) -> None:
@@ -67,10 +70,20 @@ def convert(arguments: argparse.Namespace) -> None:
     for name, value in (("--processes", arguments.processes), ("--subset", arguments.subset)):
         if value is not None and value < 1:
             raise DataError(f"{name}: must be 1 or more, got {value}")
+    if not 0 <= arguments.seed < 2**64:
+        raise DataError(f"--seed: must be from 0 to {2**64 - 1}, got {arguments.seed}")
+    for name, value in (
+        ("--path", arguments.path),
+        ("--val-path", arguments.val_path),
+        ("--out", arguments.out),
+    ):
+        if value == "":
+            raise DataError(f"{name}: is empty; give a path")
     spec = DATASETS[arguments.source]
     source = spec.prepare(
         Request(arguments.source, spec.image_size, "ffcv", arguments.path, arguments.val_path)
     ).checked()
+    work: list[tuple[Path, ImageList, dict[str, object]]] = []
     splits: dict[str, Split] = {"train": source.train, "validation": source.validation}
     for name, images in splits.items():
         if isinstance(images, BetonFile):
@@ -80,7 +93,29 @@ def convert(arguments: argparse.Namespace) -> None:
         if name == "train" and arguments.subset is not None:
             chosen = subset(images, arguments.subset, arguments.seed)
             notes |= {"subset": arguments.subset, "subset_seed": arguments.seed}
-        _write(Path(arguments.out) / f"{name}.beton", chosen, settings, notes, arguments)
+        work.append((Path(arguments.out) / f"{name}.beton", chosen, notes))
+    with _alone(Path(arguments.out)):
+        for path, chosen, notes in work:
+            _write(path, chosen, settings, notes, arguments)
+
+
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Both files of a folder come from one command: a second one waits, then sees what is there."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(out / "data.beton.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"waiting for another conversion into {out}", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise DataError(f"--out: {out} cannot be written ({error.strerror or error})") from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write(
@@ -94,6 +129,7 @@ def _write(
         "settings": asdict(settings),
         "fingerprint": images.fingerprint,
         "source": images.origin,
+        "class_names": list(images.class_names),
         **notes,
     }
     known = read_manifest(path)

@@ -6,6 +6,7 @@ The compiled reader takes everything in a file on trust: a wrong offset ends the
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -125,13 +126,13 @@ class BetonImages:
 
 def inspect_beton(path: str | Path, key: str) -> BetonFile:
     """Check a .beton file against everything a loader relies on; `key` is named in errors."""
-    given = Path(path).expanduser()
-    if given.is_dir():
-        raise DataError(f"{key}: {given} is a folder; give a .beton file")
-    if not given.is_file():
-        raise DataError(f"{key}: no file at {given}; give a .beton file")
-    given = given.resolve()
+    given = Path(os.path.expanduser(path))
     try:
+        if given.is_dir():
+            raise DataError(f"{key}: {given} is a folder; give a .beton file")
+        if not given.is_file():
+            raise DataError(f"{key}: no file at {given}; give a .beton file")
+        given = given.resolve()
         return _inspect(str(given), given.stat().st_size, (_identity(given), _identity(manifest_path(given))))
     except _Unfit as error:
         raise DataError(f"{key}: {given} {error}") from None

@@ -37,7 +37,7 @@ def write_images(
     progress: Callable[[int], None] = lambda done: None,
     page_size: int = LARGEST_IMAGE,
 ) -> Path:
-    """Write images to a .beton file and its manifest, replacing what was there at once.
+    """Write images to a .beton file and its manifest, replacing what was there when both are complete.
 
     Args:
         path: The file; folders above it are made.
@@ -112,10 +112,13 @@ def write_images(
                     **(notes or {}),
                 }
                 temporary_manifest.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-                for written, final in ((temporary, path), (temporary_manifest, manifest_path(path))):
+                for written in (temporary, temporary_manifest):
                     with written.open("rb") as file:
                         os.fsync(file.fileno())
-                    os.replace(written, final)
+                # Killed in between, this leaves no file rather than one with another's manifest, or none.
+                path.unlink(missing_ok=True)
+                os.replace(temporary_manifest, manifest_path(path))
+                os.replace(temporary, path)
             finally:
                 temporary.unlink(missing_ok=True)
                 temporary_manifest.unlink(missing_ok=True)

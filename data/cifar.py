@@ -7,6 +7,7 @@ let through.
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from dataclasses import dataclass
 from functools import partial
@@ -64,9 +65,10 @@ def cifar(dataset: str, path: Path) -> dict[str, ArrayImages]:
     """Both splits of `cifar10` or `cifar100`; `path` is the folder with the batches, or the one above it."""
     layout = LAYOUTS[dataset]
     demand_folder(path, "dataset_path")
-    folder = path / layout.folder if (path / layout.folder).is_dir() else path
+    # os.path's questions are answered with no where a folder may not be entered; pathlib's raise.
+    folder = path / layout.folder if os.path.isdir(path / layout.folder) else path
     for name in (layout.names_file, *layout.train, *layout.validation):
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):
             raise DataError(
                 f"dataset_path: no file at {folder / name}; give the folder {layout.folder} of dataset "
                 f"{dataset}, unpacked from its Python version"

@@ -18,8 +18,8 @@ from data.images import ImageList
 from data.info import DataError
 from data.manifest import manifest_path, read_manifest, sha256
 
-FOLDER_SETTINGS = WriteSettings("jpg", max_resolution=500)
-"""How image folders are kept: what ffcv's ImageNet recipe uses, enough for crops of 224 pixels."""
+USUAL_RESOLUTION = 500
+"""Longer side of kept images, from ffcv's ImageNet recipe: enough to show them half as large."""
 
 MANY = 2000
 """From so many images on a conversion says what it does and takes several processes."""
@@ -31,14 +31,19 @@ _CHECKED_IN_FULL = 64 << 20
 def cache_folder() -> Path:
     """Where prepared data sets are kept: RECURRENT_VISION_CACHE, or a folder in the user's cache."""
     if given := os.environ.get("RECURRENT_VISION_CACHE"):
-        return Path(given).expanduser().absolute()
+        return Path(os.path.expanduser(given)).absolute()
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache").absolute() / "recurrent-vision-search"
 
 
+def folder_settings(image_size: int) -> WriteSettings:
+    """How image folders are kept: twice as large as they are shown, in steps of 500 pixels."""
+    return WriteSettings("jpg", max_resolution=-(-2 * image_size // USUAL_RESOLUTION) * USUAL_RESOLUTION)
+
+
 def cached_name(dataset: str, *origins: str) -> str:
     """Name of what is kept of a data set from these folders."""
-    return f"{dataset}-{hashlib.sha256(chr(0).join(origins).encode()).hexdigest()[:8]}"
+    return f"{dataset}-{hashlib.sha256(os.fsencode(chr(0).join(origins))).hexdigest()[:8]}"
 
 
 def cached_beton(
@@ -56,7 +61,13 @@ def cached_beton(
         notes: Makes additions to the manifest, when the file is written.
     """
     path = cache_folder() / f"{name}.beton"
-    problem = _problem(path, images, settings)
+    try:
+        problem = _problem(path, images, settings)
+    except OSError as error:
+        raise DataError(
+            f"{key}: {path} cannot be read ({error.strerror}); "
+            "set RECURRENT_VISION_CACHE to a folder that can be read and written"
+        ) from error
     if problem is not None:
         if problem:
             warnings.warn(f"cached file {path} {problem}; writing it again", stacklevel=2)
@@ -73,6 +84,8 @@ def _problem(path: Path, images: ImageList, settings: WriteSettings) -> str | No
         return "is incomplete"
     if manifest.get("settings") != asdict(settings):
         return "is of another version"
+    if manifest["class_names"] != list(images.class_names):
+        return f"has other classes than {images.origin}, or in another order"
     if manifest.get("fingerprint") != images.fingerprint:
         return f"is older than {images.origin}"
     size = path.stat().st_size

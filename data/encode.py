@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import multiprocessing
+import os
+import threading
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -17,7 +19,7 @@ from numpy.typing import NDArray
 
 from data.images import ImageList, decode
 from data.info import DataError
-from data.order import hash_indices
+from data.order import hash_values
 
 WriteMode = Literal["jpg", "raw", "proportion"]
 REENCODED_QUALITY = 90
@@ -68,7 +70,7 @@ def encode(images: ImageList, index: int, settings: WriteSettings) -> Encoded:
         raise DataError(f"{images.name(index)}: {problem}")
     jpeg = settings.write_mode == "jpg"
     if settings.write_mode == "proportion":
-        jpeg = bool(hash_indices(0, index + 1)[index] & np.uint64(1))
+        jpeg = bool(hash_values(np.zeros(1, np.uint64), np.array([index], np.uint64))[0] & np.uint64(1))
     small = shrunk(pixels, settings.max_resolution)
     height, width = small.shape[:2]
     if not jpeg:
@@ -151,6 +153,15 @@ _work: tuple[ImageList, WriteSettings]
 def _set_up(images: ImageList, settings: WriteSettings) -> None:
     global _work
     _work = images, settings
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A process of a pool would wait for work forever after a kill -9 of the one that started it."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _encode_chunk(start: int, stop: int) -> list[Encoded | DataError]:

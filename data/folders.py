@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ from data.info import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp"})
 """Files with other endings are passed over."""
+
+FEW = 50_000
+"""Images below which a change inside a file is noticed; of more, only what is added, renamed or removed."""
 
 _WORDNET_ID = re.compile(r"n\d{8}")
 _KAGGLE_IMAGES = Path("ILSVRC") / "Data" / "CLS-LOC"
@@ -27,8 +30,7 @@ def class_folders(path: Path, key: str, *, wordnet: bool = False) -> FileImages:
         path: The folder that holds the class folders.
         wordnet: Whether class folders must be called by WordNet ids, as ImageNet's are.
     """
-    demand_folder(path, key)
-    classes = sorted(item.name for item in os.scandir(path) if item.is_dir() and item.name[0] != ".")
+    classes = sorted(item.name for item in _content(path, key) if item.is_dir() and item.name[0] != ".")
     if not classes:
         raise DataError(f"{key}: {path} has no class folders")
     strange = [name for name in classes if wordnet and not _WORDNET_ID.fullmatch(name)]
@@ -42,8 +44,18 @@ def class_folders(path: Path, key: str, *, wordnet: bool = False) -> FileImages:
     visited = [path]
     for label, name in enumerate(classes):
         found = []
-        for folder, folders, names in os.walk(path / name):
-            folders.sort()
+        seen: set[str] = set()
+
+        def refuse(error: OSError) -> None:
+            raise DataError(f"{key}: {error.filename} cannot be read ({error.strerror})")
+
+        for folder, folders, names in os.walk(path / name, onerror=refuse, followlinks=True):
+            real = os.path.realpath(folder)
+            if real in seen:  # links that lead back
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(inner for inner in folders if inner[0] != ".")  # .ipynb_checkpoints
             visited.append(Path(folder))
             inside = Path(folder).relative_to(path)
             found += [str(inside / file) for file in names if _is_image(file)]
@@ -51,15 +63,17 @@ def class_folders(path: Path, key: str, *, wordnet: bool = False) -> FileImages:
             raise DataError(f"{key}: class folder {path / name} has no images")
         files += sorted(found)
         labels += [label] * len(found)
-    return FileImages(str(path), tuple(classes), tuple(files), tuple(labels), _fingerprint(visited))
+    return FileImages(
+        str(path), tuple(classes), tuple(files), tuple(labels), _fingerprint(visited, path, files)
+    )
 
 
 def train_and_val(root: Path) -> dict[str, Path]:
     """The folders train/ and val/ of a folder, by key."""
-    demand_folder(root, "dataset_path")
+    there = {item.name for item in _content(root, "dataset_path") if item.is_dir()}
     folders = {"dataset_path": root / "train", "dataset_val_path": root / "val"}
     for folder in folders.values():
-        if not folder.is_dir():
+        if folder.name not in there:
             raise DataError(
                 f"dataset_path: {root} has no folder {folder.name}; give a folder with train and val, "
                 "or dataset_path and dataset_val_path"
@@ -87,27 +101,40 @@ def kaggle_validation(root: Path, key: str) -> FileImages:
     known = _kaggle_classes(root, key)
     labels_path, folder = root / "ILSVRC2012_val_labels.json", root / _KAGGLE_IMAGES / "val"
     of_file = _read_json(labels_path, key)
-    demand_folder(folder, key)
-    files = sorted(item.name for item in os.scandir(folder) if item.is_file() and _is_image(item.name))
+    files = sorted(item.name for item in _content(folder, key) if item.is_file() and _is_image(item.name))
     if not files:
         raise DataError(f"{key}: {folder} has no images")
+    numbers = {name: number for number, name in enumerate(known)}
     for name in files:
-        if of_file.get(name) not in known:
+        if str(of_file.get(name)) not in numbers:
             got = f"class {of_file[name]!r}, which is none" if name in of_file else "no class"
             raise DataError(f"{key}: {labels_path} gives {name} {got} of imagenet_class_index.json")
-    labels = tuple(known.index(of_file[name]) for name in files)
+    labels = tuple(numbers[str(of_file[name])] for name in files)
     # Labels lie in other files here, which can change without the folder.
     marks = [labels_path.read_bytes(), (root / "imagenet_class_index.json").read_bytes()]
     relative = tuple(str(_KAGGLE_IMAGES / "val" / name) for name in files)
-    return FileImages(str(root), tuple(known), relative, labels, _fingerprint([folder], marks))
+    fingerprint = _fingerprint([folder], root, relative, marks)
+    return FileImages(str(root), tuple(known), relative, labels, fingerprint)
 
 
 def demand_folder(path: Path, key: str) -> None:
     """Raise DataError unless there is a folder."""
-    if not path.exists():
+    try:
+        there = path.exists()
+    except OSError as error:  # a name that is too long, a folder above that may not be entered
+        raise DataError(f"{key}: {path} cannot be read ({error.strerror})") from None
+    if not there:
         raise DataError(f"{key}: no folder at {path}")
     if not path.is_dir():
         raise DataError(f"{key}: {path} is a file; give a folder or a .beton file")
+
+
+def _content(path: Path, key: str) -> list[os.DirEntry[str]]:
+    demand_folder(path, key)
+    try:
+        return list(os.scandir(path))
+    except OSError as error:
+        raise DataError(f"{key}: {path} cannot be read ({error.strerror})") from None
 
 
 def _kaggle_classes(root: Path, key: str) -> list[str]:
@@ -124,7 +151,8 @@ def _kaggle_classes(root: Path, key: str) -> list[str]:
 
 
 def _ordered(images: FileImages, classes: list[str]) -> FileImages:
-    labels = tuple(classes.index(images.class_names[label]) for label in images.file_labels)
+    numbers = {name: number for number, name in enumerate(classes)}
+    labels = tuple(numbers[images.class_names[label]] for label in images.file_labels)
     return FileImages(images.origin, tuple(classes), images.files, labels, images.fingerprint)
 
 
@@ -144,11 +172,22 @@ def _is_image(name: str) -> bool:
     return name[0] != "." and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _fingerprint(folders: Iterable[Path], marks: Iterable[bytes] = ()) -> str:
-    """Of folders: their paths, and when a file was last added, renamed or removed in them."""
+def _fingerprint(
+    folders: Iterable[Path], root: Path, files: Sequence[str], marks: Iterable[bytes] = ()
+) -> str:
+    """Of folders: their paths, and when a file was last added, renamed or removed in them.
+
+    Of a few files in root also sizes and times, since writing to a file doesn't change its folder.
+    """
     digest = hashlib.sha256()
     for folder in folders:
-        digest.update(f"{folder}\0{folder.stat().st_mtime_ns}\0".encode())
+        digest.update(os.fsencode(f"{folder}\0{folder.stat().st_mtime_ns}\0"))
     for mark in marks:
         digest.update(mark)
+    for file in files if len(files) < FEW else ():
+        try:
+            stat = (root / file).stat()
+        except OSError:  # it is named when it is read
+            continue
+        digest.update(f"{stat.st_size} {stat.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16]

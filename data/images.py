@@ -56,7 +56,7 @@ class FileImages:
     file_labels: tuple[int, ...]
     fingerprint: str
 
-    @property
+    @cached_property  # the torch loader asks for every batch
     def labels(self) -> NDArray[np.int64]:
         """See ImageList."""
         return np.array(self.file_labels, np.int64)
@@ -67,14 +67,17 @@ class FileImages:
 
     def stored(self, index: int) -> bytes | None:
         """Bytes of a file that ends like a JPEG."""
-        path = Path(self.name(index))
-        return path.read_bytes() if path.suffix.lower() in (".jpg", ".jpeg") else None
+        jpeg = Path(self.files[index]).suffix.lower() in (".jpg", ".jpeg")
+        return self._content(index) if jpeg else None
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """Decode a file to RGB."""
+        return decode(self._content(index), self.name(index))
+
+    def _content(self, index: int) -> bytes:
         path = self.name(index)
         try:
-            return decode(Path(path).read_bytes(), path)
+            return Path(path).read_bytes()
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
 
@@ -156,11 +159,19 @@ class Subset:
 
 
 def decode(content: bytes, name: str) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) of an encoded image; grey, palette and CMYK become RGB, transparency is dropped."""
+    """Pixels (H, W, 3) of an encoded image; grey, palette and CMYK become RGB, transparency is dropped.
+
+    Of 16 bits the upper 8 are kept. Images are not turned as EXIF says: ffcv and torchvision don't either.
+    """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(content)) as image:
+            if image.mode.startswith("I;16"):  # convert() would cut off at 255: nearly all white
+                upper = (np.asarray(image) >> 8).astype(np.uint8)
+                return np.repeat(upper[:, :, None], 3, axis=2)
+            if image.mode in ("I", "F"):
+                raise ValueError("its pixels have 32 bits, whose range isn't known; store 8 or 16")
             return np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = "not a known image format" if "cannot identify" in str(error) else str(error)

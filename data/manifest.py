@@ -25,7 +25,8 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     ours = isinstance(manifest, dict) and manifest.get("version") == MANIFEST_VERSION
-    return manifest if ours and {"class_names", "bytes", "sha256"} <= manifest.keys() else None
+    complete = ours and {"class_names", "bytes", "sha256"} <= manifest.keys()
+    return manifest if complete and isinstance(manifest["class_names"], list) else None
 
 
 def sha256(path: Path) -> str:

@@ -20,8 +20,10 @@ from torch import Tensor
 
 from data.augment import Augmentation, views_of
 from data.batch_format import BatchFormat
+from data.images import decode
 from data.info import DataError
 from data.kernels import decode_images
+from data.pixels import shown, to_batch
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,15 @@ class ImageDecoder(SimpleRGBImageDecoder):
         wait(futures)  # all of them, before an error lets go of their memory
         for future in futures:
             future.result()
-        if failed.any():
-            raise DataError(
-                f"{pipeline.path}: image {indices[failed][0]} cannot be decoded; write the file again"
-            )
+        for i in np.flatnonzero(failed):
+            # The C decoder fails on mere warnings too, such as stray bytes before a marker.
+            start, length, height, width = (int(columns[k][i]) for k in (0, 1, 3, 4))
+            name = f"{pipeline.path}: image {indices[i]}"
+            image = decode(np.asarray(file)[start : start + length].tobytes(), name)
+            if image.shape[:2] != (height, width):
+                raise DataError(f"{name} has another size than the index says; write the file again")
+            view = shown(image, views.crops[i], bool(views.flips[i]), views.colors[i], state.image_size)
+            images[i] = to_batch(view[None], form)[0]
         return images
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.augment import Augmentation
+from data.beton_index import BetonFile
 from data.ffcv_setup import require_ffcv
 from data.info import BatchLoader, Data, DataError, DataInfo
 from data.options import LoadingOptions
@@ -184,6 +185,7 @@ def open_data(
     build = partial(
         _batches,
         options,
+        source.settings.max_resolution,
         form=BatchFormat(info.preprocessing, options.dtype, options.channels_last, pinned),
         batch_size=batch_size // world_size,
         threads=loader_threads,
@@ -208,6 +210,7 @@ def open_data(
 
 def _batches(
     options: LoadingOptions,
+    longest: int | None,
     split: Split,
     *,
     form: BatchFormat,
@@ -220,7 +223,10 @@ def _batches(
     if options.loader == "torch":
         from data.torch_loader import TorchBatches
 
-        return TorchBatches(as_images(split), batch_size, form, augmentation, threads, schedule)
+        stored = isinstance(split, BetonFile)  # as large as it is to be
+        return TorchBatches(
+            as_images(split), batch_size, form, augmentation, threads, schedule, None if stored else longest
+        )
     from data.ffcv_loader import FfcvBatches
     from data.operations import Pipeline
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from data.beton_index import BetonFile, BetonImages, inspect_beton
 from data.cifar import LAYOUTS, cifar
-from data.converted import FOLDER_SETTINGS, cached_beton, cached_name
+from data.converted import USUAL_RESOLUTION, cached_beton, cached_name, folder_settings
 from data.encode import WriteSettings
 from data.folders import class_folders, kaggle_train, kaggle_validation, train_and_val
 from data.images import ArrayImages, FileImages, ImageList, check_classes
@@ -47,7 +48,8 @@ class Request:
     def path(self, key: str) -> Path | None:
         """One of the two paths, absolute."""
         given = getattr(self, key)
-        return None if given is None else Path(given).expanduser().absolute()
+        # Path.expanduser raises where there is no such user; this is then a folder that is missing.
+        return None if given is None else Path(os.path.expanduser(given)).absolute()
 
 
 Split = BetonFile | FileImages | ArrayImages
@@ -61,7 +63,7 @@ class Source:
     train: Split
     validation: Split
     preprocessing: Preprocessing
-    settings: WriteSettings = FOLDER_SETTINGS
+    settings: WriteSettings = WriteSettings()
     """How images are stored when they have to be converted."""
 
     def checked(self) -> Source:
@@ -105,10 +107,13 @@ def origin(split: Split) -> str:
 def as_beton(request: Request, source: Source) -> Source:
     """The source with both splits as .beton files, converted into the cache folder where they aren't."""
 
+    longest = source.settings.max_resolution
+    size = "" if longest in (None, USUAL_RESOLUTION) else f"-{longest}px"
+
     def converted(split: Split, part: str, key: str) -> BetonFile:
         if isinstance(split, BetonFile):
             return split
-        name = f"{cached_name(request.dataset, origin(split))}-{part}"
+        name = f"{cached_name(request.dataset, origin(split))}{size}-{part}"
         return cached_beton(name, split, key, source.settings)
 
     return replace(
@@ -159,7 +164,7 @@ def imagenet(request: Request, *, wordnet: bool = True) -> Source:
     train, validation = (
         _beton(request, key) or class_folders(Path(str(paths[key])), key, wordnet=wordnet) for key in PATHS
     )
-    return Source(train, validation, _imagenet_preprocessing(request))
+    return Source(train, validation, _imagenet_preprocessing(request), folder_settings(request.image_size))
 
 
 def imagenet_kaggle(request: Request) -> Source:
@@ -170,7 +175,7 @@ def imagenet_kaggle(request: Request) -> Source:
         _demand_path(request, "dataset_val_path", "it where dataset_path is a .beton file")
     train = _beton(request, "dataset_path") or kaggle_train(root)
     validation = _beton(request, "dataset_val_path") or kaggle_validation(request.path(key) or root, key)
-    return Source(train, validation, _imagenet_preprocessing(request))
+    return Source(train, validation, _imagenet_preprocessing(request), folder_settings(request.image_size))
 
 
 def cifar_batches(request: Request) -> Source:

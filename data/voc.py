@@ -17,6 +17,7 @@ they counted from 0; and it dropped images without an `occluded` mark, all those
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,7 +99,7 @@ class VocSegmentation(Sequence[VocPhoto]):
     """
 
     def __init__(self, path: str | Path, split: Split = "trainval", keep: VocFilter = VocFilter()):  # noqa: B008
-        self.root = _find_root(Path(path).expanduser().absolute())
+        self.root = _find_root(Path(os.path.expanduser(path)).absolute())
         names = _listed(self.root / "ImageSets" / "Segmentation" / f"{split}.txt")
         detection = self.root / "ImageSets" / "Main" / f"{split}.txt"
         detected = (
@@ -110,6 +111,8 @@ class VocSegmentation(Sequence[VocPhoto]):
         for name in names:
             objects = read_annotation(self.root / "Annotations" / f"{name}.xml")
             reason = keep.reason(objects) if name in detected else "not listed for detection"
+            if reason is None and self._is_void(name, objects[0]):
+                reason = "object is void"
             if reason:
                 dropped[reason] = dropped.get(reason, 0) + 1
                 continue
@@ -126,6 +129,16 @@ class VocSegmentation(Sequence[VocPhoto]):
     def class_ids(self) -> tuple[int, ...]:
         """Class of each kept photo's object, 1 to 20; no image is decoded."""
         return tuple(objects[0].class_id for _, objects in self._photos)
+
+    def _is_void(self, name: str, item: VocObject) -> bool:
+        """Whether annotators masked an object out, as they might if it was difficult or cut off."""
+        if not (item.difficult or item.truncated):
+            return False
+        classes = _read_image(self._mask_path(name), "P")
+        return bool((classes == VOID).any() and not (classes == item.class_id).any())
+
+    def _mask_path(self, name: str) -> Path:
+        return self.root / "SegmentationClass" / f"{name}.png"
 
     def __len__(self) -> int:
         return len(self._photos)
@@ -144,7 +157,7 @@ class VocSegmentation(Sequence[VocPhoto]):
             return [self[position] for position in range(*index.indices(len(self)))]
         name, objects = self._photos[index]
         image = _read_image(self.root / "JPEGImages" / f"{name}.jpg", "RGB")
-        mask_path = self.root / "SegmentationClass" / f"{name}.png"
+        mask_path = self._mask_path(name)
         classes = _read_image(mask_path, "P")
         if classes.shape != image.shape[:2]:
             raise DataError(f"{mask_path}: is {_size(classes)} pixels, the image {_size(image)}")
@@ -169,9 +182,9 @@ def voc_class_ids(class_names: Sequence[str]) -> tuple[int, ...]:
 
 
 def _find_root(path: Path) -> Path:
-    if not path.is_dir():
+    if not os.path.isdir(path):  # pathlib raises where a folder above may not be entered
         raise DataError(f"no folder at {path}; give the VOC folder with Annotations and SegmentationClass")
-    if (path / "SegmentationClass").is_dir():
+    if os.path.isdir(path / "SegmentationClass"):
         return path
     found = sorted(
         {mask.parent for pattern in ("*", "*/*") for mask in path.glob(f"{pattern}/SegmentationClass")}
@@ -188,6 +201,8 @@ def _listed(path: Path) -> list[str]:
         names = path.read_text(encoding="utf-8").split()
     except FileNotFoundError:
         raise DataError(f"no list of images at {path}") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read ({error})") from None
     if not names:
         raise DataError(f"{path}: lists no images")
     return names

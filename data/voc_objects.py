@@ -76,7 +76,7 @@ class VocFilter:
     """Keep images with an object that the image's edge or another object cuts off."""
 
     difficult: bool = True
-    """Keep images with an object marked difficult."""
+    """Keep images with an object marked difficult, unless annotators made all of it void."""
 
     @classmethod
     def thesis(cls) -> VocFilter:
@@ -106,6 +106,8 @@ def read_annotation(path: Path) -> tuple[VocObject, ...]:
         return tuple(_read_object(item, width, height) for item in tree.findall("object"))
     except FileNotFoundError:
         raise DataError(f"no annotation at {path}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
     except (ET.ParseError, ValueError) as error:
         raise DataError(f"{path}: {error}") from None
 

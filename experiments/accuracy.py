@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -38,7 +39,7 @@ class AccuracySettings(Settings):
 
 def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device: torch.device) -> None:
     """Write the result file `target` and its CSV and figures beside it."""
-    from data import open_data
+    from data import LoadingOptions, open_data
     from experiments import complexity, figures
     from experiments.forward import logits_over_time, parse_steps, stateless
     from experiments.results import AccuracyResult, AccuracyRow, provenance, write_result
@@ -52,7 +53,11 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
     if settings.dataset or settings.path:
         # Only validation images are read; loaders want a training file too.
         train_path = path = settings.path
-    data = open_data(dataset, dataset_path=train_path, dataset_val_path=path, batch_size=1, image_size=size)
+    options = LoadingOptions(loader=weights.config.get("loader", "ffcv"))
+    opened = partial(
+        open_data, dataset, dataset_path=train_path, dataset_val_path=path, image_size=size, options=options
+    )
+    data = opened(batch_size=1)
     if data.preprocessing != weights.preprocessing:
         raise InputError(
             f"--dataset: {dataset} is shown with {data.preprocessing}, but {weights.path} was trained with "
@@ -63,10 +68,16 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
             f"--dataset: {dataset} has {data.info.num_classes} classes, {weights.path} knows "
             f"{len(weights.class_names)}"
         )
+    pairs = enumerate(zip(data.info.class_names, weights.class_names, strict=False))
+    differing = next((pair for pair in pairs if pair[1][0] != pair[1][1]), None)
+    if differing and not (_numbered(data.info.class_names) or _numbered(weights.class_names)):
+        number, (shown, known) = differing
+        raise InputError(
+            f"--dataset: class {number} of {dataset} is {shown}, that of {weights.path} is {known}; "
+            "both need the same classes in the same order"
+        )
     batch_size = min(settings.batch_size, data.info.num_train)
-    data = open_data(
-        dataset, dataset_path=train_path, dataset_val_path=path, batch_size=batch_size, image_size=size
-    )
+    data = opened(batch_size=batch_size)
     model = weights.model(device)
     steps = parse_steps(settings.time_steps, weights.time_steps, stateless(model))
     hits, images = dict.fromkeys(steps, 0), 0
@@ -101,6 +112,11 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
     )
     figures.save(figures.accuracy_figure(result, weights.label), target)
     write_result(target, result)
+
+
+def _numbered(names: tuple[str, ...]) -> bool:
+    """Whether classes have numbers for names, as in .beton files from elsewhere."""
+    return names == tuple(str(number) for number in range(len(names)))
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tempfile
 from contextlib import suppress
 from pathlib import Path
 
@@ -148,6 +149,14 @@ def test_label_beyond_the_manifests_classes_is_refused(photos, tmp_path):
     )
 
 
+def test_json_beside_a_file_that_is_no_manifest_is_passed_over(tmp_path):
+    path = write_beton(tmp_path / "a.beton", [(BLACK, 0)], ["only"])
+    manifest = json.loads(manifest_path(path).read_text())
+    for content in (manifest | {"class_names": 1}, {"class_names": ["x"]}, [], "x"):
+        manifest_path(path).write_text(json.dumps(content))
+        assert check_data("ffcv", dataset_path=path, dataset_val_path=path).class_names == ("0",)
+
+
 def test_file_without_manifest_has_as_many_classes_as_its_largest_label_says(tmp_path):
     train = without_manifest(tmp_path / "train.beton", [0, 4, 2])
     validation = without_manifest(tmp_path / "validation.beton", [1])
@@ -196,6 +205,41 @@ def test_image_size_out_of_range_is_refused(size):
 )
 def test_batches_that_cannot_be_made_are_refused(match, arguments):
     refused(match, open_it=True, dataset="digits", **arguments)
+
+
+@pytest.mark.slow
+def test_folders_that_may_not_be_entered_are_refused_in_one_line(run_python):
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path open to all users
+        Path(name).chmod(0o755)
+        for inner in ("data", "cache"):
+            (Path(name) / inner).mkdir(mode=0)
+        code = f"""
+import os
+import data.voc
+data.check_data("digits")  # imports what it needs
+if os.getuid() == 0:
+    os.setuid(65534)
+at = {name!r} + "/data"
+def refused(check, *arguments, **paths):
+    try:
+        check(*arguments, **paths)
+    except data.DataError as error:
+        print(error)
+for dataset in ("imagenet", "imagenet_small", "imagenet_kaggle", "cifar10"):
+    refused(data.check_data, dataset, dataset_path=at)
+    refused(data.check_data, dataset, dataset_path=at + "/inner")
+refused(data.check_data, "ffcv", dataset_path=at + "/a.beton", dataset_val_path="b.beton")
+refused(data.voc.VocSegmentation, at)
+refused(data.voc.VocSegmentation, at + "/inner")
+os.environ["RECURRENT_VISION_CACHE"] = {name!r} + "/cache"
+refused(data.check_data, "digits")
+"""
+        ended = run_python(code)
+    assert ended.stderr == ""
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 12
+    assert all(name in line for line in lines)
+    assert "set RECURRENT_VISION_CACHE to a folder that can be read" in lines[-1]
 
 
 def test_preprocessing_survives_json_and_refuses_other_keys(photos):

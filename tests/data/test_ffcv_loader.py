@@ -1,13 +1,15 @@
 import gc
 import hashlib
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from data import DataError, open_data
+from data import DataError, LoadingOptions, open_data
 from data.beton_writer import write_beton
+from tests.data.conftest import save_jpeg
 
 
 def drawn(iterator):
@@ -209,9 +211,27 @@ def test_image_that_cannot_be_decoded_stops_the_loop_with_its_number(tmp_path, p
     data = open_data(
         "ffcv", batch_size=2, image_size=9, dataset_path=photos["dataset_path"], dataset_val_path=broken
     )
-    with pytest.raises(DataError, match="broken.beton: image 4 cannot be decoded"):
+    with pytest.raises(DataError, match="broken.beton: image 4: cannot be decoded"):
         drawn(data.validation.epoch(0))
     assert epoch_threads() == []
+
+
+def test_jpeg_with_stray_bytes_is_shown_as_the_torch_loader_shows_it(tmp_path):
+    for split in ("train", "val"):
+        for number in range(3):
+            save_jpeg(tmp_path / split / "a" / f"{number}.jpg", number)
+    stray = tmp_path / "val/a/1.jpg"
+    content = stray.read_bytes()
+    stray.write_bytes(content[:-2] + b"\x12\x34" * 64 + content[-2:])  # before the end marker
+    options = LoadingOptions(channels_last=True)
+    ffcv, torch_ = (
+        open_data("imagenet_small", dataset_path=tmp_path, batch_size=3, image_size=20, options=chosen)
+        for chosen in (options, replace(options, loader="torch"))
+    )
+    for split in ("train", "validation"):
+        images, expected = (next(getattr(data, split).epoch(0))[0] for data in (ffcv, torch_))
+        # Decoders differ by up to 3 of 255 levels in the mean, other images by 50 or more.
+        assert (images - expected).abs().mean((1, 2, 3)).max() < 0.06
 
 
 def test_process_that_leaves_epochs_open_ends_quietly_and_keeps_torchs_threads(dataset, run_python):

@@ -1,9 +1,11 @@
 """Every keyword on a tree in its layout, through ffcv's own writer and the real loader."""
 
+import io
 import json
 import os
 import pickle
 import shutil
+import warnings
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from data import DATASETS, DataError, LoadingOptions, check_data, open_data
+from data.images import decode
 
 WORDNET_IDS = ("n01440764", "n02110185", "n02123045")
 KEYWORDS = sorted(set(DATASETS) - {"digits", "ffcv"})
@@ -85,6 +88,74 @@ def test_second_use_converts_nothing_and_a_new_file_converts_again(trees, tmp_pa
         assert check_data("imagenet", dataset_path=root).num_train == info.num_train + 1
 
 
+def test_file_that_was_overwritten_is_converted_again(trees, tmp_path):
+    root = tmp_path / "tree"
+    shutil.copytree(trees["imagenet"], root)
+    dataset = {"dataset": "imagenet", "dataset_path": root, "batch_size": 1, "image_size": 24}
+    before, _ = next(open_data(**dataset).validation.epoch(0))
+    first = root / "val/n01440764/n01440764_0.JPEG"
+    folder = first.parent.stat().st_mtime_ns
+    first.write_bytes((root / "val/n02123045/n02123045_0.JPEG").read_bytes())
+    assert first.parent.stat().st_mtime_ns == folder
+    with pytest.warns(UserWarning, match="validation.beton is older than"):
+        after, _ = next(open_data(**dataset).validation.epoch(0))
+    assert not torch.equal(before, after)
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "torch"])
+def test_another_order_of_kaggles_classes_renumbers_both_splits(trees, tmp_path, loader):
+    root = tmp_path / "kaggle"
+    shutil.copytree(trees["imagenet_kaggle"], root)
+    dataset = {"dataset": "imagenet_kaggle", "dataset_path": root, "batch_size": 12, "image_size": 16}
+    dataset["options"] = LoadingOptions(loader=loader)
+    assert shown(open_data(**dataset).train)[1].bincount().tolist() == [5, 4, 3]
+    index = {str(i): [wnid, "name"] for i, wnid in enumerate(reversed(WORDNET_IDS))}
+    (root / "imagenet_class_index.json").write_text(json.dumps(index))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of files that are written again
+        data = open_data(**dataset)
+    assert data.info.class_names == tuple(reversed(WORDNET_IDS))
+    assert shown(data.train)[1].bincount().tolist() == [3, 4, 5]
+    assert shown(data.validation)[1].tolist() == [2, 2, 1, 1, 1, 0, 0]
+
+
+TORCH = LoadingOptions(loader="torch")
+
+
+def test_folders_inside_a_class_count_but_for_hidden_ones_and_links_that_lead_back(tree, tmp_path):
+    before = check_data("imagenet", dataset_path=tree, options=TORCH).num_train
+    folder, image = tree / "train/n01440764", tree / "train/n01440764/n01440764_0.JPEG"
+    for inner in (folder / "inner", folder / ".ipynb_checkpoints", tmp_path / "elsewhere"):
+        inner.mkdir()
+        shutil.copy(image, inner / "copy.JPEG")
+    shutil.copy(image, folder / ".ipynb_checkpoints" / "another.JPEG")
+    (folder / "linked").symlink_to(tmp_path / "elsewhere")
+    (folder / "inner/back").symlink_to(folder)
+    assert check_data("imagenet", dataset_path=tree, options=TORCH).num_train == before + 2
+
+
+def test_names_that_are_not_utf8_are_no_trouble(tree):
+    for split in ("train", "val"):
+        os.rename(tree / split / "n01440764", os.fsencode(tree / split) + b"/caf\xe9")
+    assert check_data("imagenet_small", dataset_path=tree).class_names[0] == "caf\udce9"
+
+
+def test_folders_that_cannot_be_read_are_named(tree, monkeypatch):
+    refused("dataset_path: /x+ cannot be read .File name too long", dataset_path="/" + "x" * 300)
+    paths = {"dataset_path": "/" + "x" * 300, "dataset_val_path": "x"}
+    refused("dataset_path: .* cannot be read: File name too long", "ffcv", **paths)
+    refused("dataset_path: no folder at .*/~nobody.here", dataset_path="~nobody.here")
+    scandir = os.scandir
+
+    def locked(path):
+        if str(path).endswith("n02110185"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    refused("dataset_path: .*train/n02110185 cannot be read .Permission denied", dataset_path=tree)
+
+
 def refused(match, dataset="imagenet", **arguments):
     with pytest.raises(DataError, match=match) as caught:
         check_data(dataset, **arguments)
@@ -146,6 +217,20 @@ def test_files_that_are_no_images_and_grey_ones_are_no_trouble(tree):
         data = open_data("imagenet", dataset_path=tree, batch_size=1, image_size=16)
     assert data.info.num_train == before.num_train + 2
     shown(data.train)
+
+
+def test_16_bits_are_shown_by_their_upper_8_and_32_bits_are_refused():
+    grey = np.arange(0, 65536, 1111, dtype=np.uint16).reshape(1, -1)
+    for kind, dtype in (("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")):
+        file = io.BytesIO()
+        Image.fromarray(grey.astype(dtype)).save(file, kind)
+        pixels = decode(file.getvalue(), "x")
+        assert pixels.shape == (1, 59, 3)
+        assert (pixels == grey[:, :, None] // 256).all()
+    file = io.BytesIO()
+    Image.fromarray(grey.astype(np.float32) / 65535).save(file, "TIFF")
+    with pytest.raises(DataError, match=r"^x: cannot be decoded .its pixels have 32 bits"):
+        decode(file.getvalue(), "x")
 
 
 def test_kaggles_labels_must_fit_its_files(trees, tmp_path):

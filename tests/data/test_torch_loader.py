@@ -1,10 +1,14 @@
 """The torch loader shows what the ffcv loader shows."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from data import LoadingOptions, open_data
+from data import DataError, LoadingOptions, open_data
+from data.beton_index import BetonImages, inspect_beton
 from data.beton_writer import write_beton
 
 TORCH = LoadingOptions(loader="torch")
@@ -78,6 +82,23 @@ def test_jpegs_are_shown_alike_though_decoders_differ(trees, options):
     compare(dataset, options, 25, 3)  # another crop would differ by some 30 levels in the mean
 
 
+@pytest.mark.parametrize(("image_size", "longest"), [(250, 500), (251, 1000)])
+def test_large_images_are_shrunk_by_both_loaders_to_twice_the_image_size(tmp_path, image_size, longest):
+    y, x = np.mgrid[:1201, :1003]
+    for split in ("train", "val"):
+        (tmp_path / split / "a").mkdir(parents=True)
+        for number in range(2):
+            wave = 127 + 100 * np.sin(x / 5 + y * y / 1e4 + number)  # details that shrinking softens
+            pixels = np.repeat(wave[:, :, None], 3, 2).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / split / "a" / f"{number}.png")
+    dataset = {"dataset": "imagenet_small", "dataset_path": tmp_path, "batch_size": 2}
+    dataset["image_size"] = image_size
+    ffcv, _ = pair(dataset)
+    kept = BetonImages(inspect_beton(ffcv.info.train_path, "dataset_path"))
+    assert kept.read(0).shape == (longest, round(1003 * longest / 1201), 3)
+    compare(dataset, {}, 12, 2.5)  # JPEG makes up to 1.3 in the mean, shrinking in one loader only 3.7 to 23
+
+
 def test_beton_files_are_read_without_ffcv(photos, run_python):
     settings = {"batch_size": 8, "image_size": 21, "seed": 1, **photos}
     code = f"""
@@ -102,6 +123,26 @@ def test_workers_and_start_change_nothing(photos):
     for (images, labels), (other_images, other_labels) in zip(parts, whole[2:], strict=True):
         assert torch.equal(images, other_images)
         assert torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_image_that_cannot_be_decoded_is_named_in_one_line(trees, tmp_path, threads):
+    shutil.copytree(trees["imagenet"], tmp_path / "tree")
+    bad = tmp_path / "tree/val/n02110185/bad.JPEG"
+    bad.write_text("no image")
+    dataset = {"dataset": "imagenet", "dataset_path": tmp_path / "tree", "batch_size": 2, "image_size": 16}
+    data = open_data(**dataset, loader_threads=threads, options=TORCH)
+    with pytest.raises(DataError, match=f"^{bad}: cannot be decoded .not a known image format.$"):
+        drawn(data.validation.epoch(0))
+
+
+@pytest.mark.parametrize("loader", ["ffcv", "torch"])
+def test_an_epoch_takes_nothing_from_torchs_generator(loader):
+    data = open_data("digits", batch_size=300, options=LoadingOptions(loader=loader))
+    before = torch.get_rng_state()
+    drawn(data.train.epoch(0))
+    drawn(data.validation.epoch(0))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

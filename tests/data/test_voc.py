@@ -112,6 +112,18 @@ def test_default_filter_counts_what_it_drops_and_keeps_what_isnt_marked(root):
     assert photos.counts.per_class == {"dog": 3}
 
 
+def test_difficult_object_that_annotators_masked_out_is_dropped_and_counted(root):
+    path = root / "SegmentationClass/difficult.png"
+    pixels = mask()
+    pixels[pixels == DOG] = VOID
+    picture = Image.fromarray(pixels, "P")
+    picture.putpalette([0] * 768)
+    picture.save(path)
+    photos = VocSegmentation(root, "val")
+    assert [photo.name for photo in photos] == ["plain", "unmarked"]
+    assert photos.counts.dropped["object is void"] == 1
+
+
 def test_filter_of_the_thesis_drops_difficult_and_unmarked_images_too(root):
     photos = VocSegmentation(root, "val", VocFilter.thesis())
     assert photos.names == ("plain",)
@@ -147,6 +159,10 @@ def test_folder_above_and_slices_and_iteration_give_the_same_photos(root):
     assert photos[-1].name == "difficult"
     with pytest.raises(IndexError):
         photos[3]
+
+
+def test_home_of_nobody_is_a_missing_folder():
+    refused("no folder at .*/~nobody.here; give the VOC folder", "~nobody.here")
 
 
 def refused(match, root, read=False):

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from data import Preprocessing
+from data import DataError, Preprocessing, check_data
+from data.beton_writer import write_beton
+from data.sources import IMAGENET_MEAN, IMAGENET_STD
 from experiments import accuracy
 from experiments.forward import stimulus_batches, to_input
 from experiments.report import __main__ as report
@@ -266,3 +268,33 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     pixels = np.full((1, 2, 2, 3), 40, dtype=np.uint8)
     images = to_input(pixels, preprocessing, torch.device("cpu"))
     assert images[0, :, 1, 0].tolist() == [15.0, 5.0, 2.0]
+
+
+def test_accuracy_refuses_classes_in_another_order_and_takes_numbered_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = random_weights(tmp_path, ["bird", "cat"])
+    about = weights.with_name(weights.name + ".json")
+    shown = Preprocessing(48, IMAGENET_MEAN, IMAGENET_STD, 224 / 256).to_dict()
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"preprocessing": shown}))
+    image = np.zeros((50, 60, 3), np.uint8)
+    for names, code in ((["cat", "dog"], 2), (["bird", "cat"], 0), (["0", "1"], 0)):
+        path = write_beton(tmp_path / f"{names[0]}.beton", [(image, 0), (image, 1)], names)
+        given = ["--dataset", "ffcv", "--path", str(path), "--out", str(tmp_path / names[0])]
+        assert accuracy.main(["--weights", str(weights), *given]) == code, names
+        assert ("class 0 of ffcv is cat, that of" in capsys.readouterr().err) == (code == 2)
+
+
+def test_accuracy_of_a_run_with_the_torch_loader_needs_no_ffcv(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = random_weights(tmp_path, [str(digit) for digit in range(10)], loader="torch")
+    about = weights.with_name(weights.name + ".json")
+    shown = check_data("digits", image_size=48).preprocessing.to_dict()
+    about.write_text(json.dumps(json.loads(about.read_text()) | {"preprocessing": shown}))
+
+    def missing() -> None:
+        raise DataError("ffcv cannot be imported here")
+
+    monkeypatch.setattr("data.registry.require_ffcv", missing)
+    assert accuracy.main(["--weights", str(weights), "--out", str(tmp_path / "out")]) == 0

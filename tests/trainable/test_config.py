@@ -232,3 +232,10 @@ def test_every_key_of_the_original_s_readme_is_accepted(small: dict[str, Any]) -
         wb_run_name="first",
         do_reload=True,
     )
+
+
+def test_home_of_a_user_who_does_not_exist_is_a_folder_that_is_missing(small: dict[str, Any]) -> None:
+    config = TrainConfig.model_validate(
+        small | {"dataset": "imagenet_small", "dataset_path": "~nobody.here/x"}
+    )
+    assert config.with_absolute_paths().dataset_path == str(Path("~nobody.here/x").absolute())

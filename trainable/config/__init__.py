@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -65,7 +66,8 @@ class TrainConfig(KeepingSettings, ShapeSettings, OptimizationSettings, NetworkS
     def with_absolute_paths(self) -> TrainConfig:
         """The same run for processes that work in other folders."""
         paths = {key: getattr(self, key) for key in PATHS}
-        found = {key: str(Path(path).expanduser().absolute()) for key, path in paths.items() if path}
+        # Path.expanduser raises where there is no such user; this is then a folder that is missing.
+        found = {key: str(Path(os.path.expanduser(path)).absolute()) for key, path in paths.items() if path}
         return self.model_copy(update=found)
 
     @property
