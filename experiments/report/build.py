@@ -111,8 +111,8 @@ def _stimuli_sections(results: Sequence[StimuliResult], gallery: Gallery) -> lis
         text = (
             f"{_sample(group[0])} Intervals: 95% Wilson. Null distributions and p: labels shuffled "
             f"{group[0].provenance.settings['permutations']:,} times, p = (b + 1) / (n + 1), adjusted by "
-            "Benjamini-Hochberg over the stimuli of one network and time step. Trends: Kendall's tau, exact "
-            "without ties, one-sided, adjusted over stimuli."
+            "Benjamini-Hochberg over the stimuli of one network and time step. Trends: Kendall's tau, exact, "
+            "one-sided, adjusted over stimuli."
         )
         sections.append(Section(f"Stimuli: {dataset}, protocol {protocol}", text, images))
     return sections
