@@ -74,7 +74,8 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
         images += len(labels)
         labels = labels.to(device)
         for step, logits in zip(steps, logits_over_time(model, batch.to(device), steps), strict=True):
-            hits[step] += int((logits.argmax(dim=1) == labels).sum())
+            known = logits.isfinite().all(dim=1)  # no class is the strongest of values that are no numbers
+            hits[step] += int(((logits.argmax(dim=1) == labels) & known).sum())
     rows = []
     for step in steps:
         low, high = accuracy_interval(hits[step], images)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from data import Preprocessing
-from experiments import accuracy
+from experiments import accuracy, objective
 from experiments.forward import stimulus_batches, to_input
 from experiments.report import __main__ as report
 from experiments.results import read_result
@@ -168,6 +168,31 @@ def test_voc_is_analysed_with_two_state_cells(tmp_path: Path, voc: Path, protoco
     assert rsa.main([*common, "--bootstraps", "20", "--method", "weighted", "--bootstrap", "images"]) == 0
     rows = read_result(only(tmp_path / "out", f"rsa-voc-{protocol}-weighted.json")).rows
     assert {row.layer for row in rows} == {"image", "hidden1", "cell1", "hidden2", "cell2"}
+
+
+def test_a_resnet_is_analysed_after_its_one_step(tmp_path: Path, voc: Path) -> None:
+    weights = random_weights(tmp_path, VOC_NAMES, model_base="resnet18", time_steps=3)
+    shown = [
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+        "--dataset",
+        "voc",
+        "--path",
+        str(voc),
+    ]
+    assert stimuli.main([*shown, "--permutations", "9", "--limit", "8", "--stimuli", "normal"]) == 0
+    assert rsa.main([*shown, "--bootstraps", "9", "--limit", "8", "--stimuli", "normal", "silhouette"]) == 0
+    rows = read_result(only(tmp_path / "out", "rsa-voc-thesis-fixed.json")).rows
+    assert {(row.layer, row.time_step) for row in rows if row.time_step} == {
+        (f"hidden{stage}", 1) for stage in (1, 2, 3, 4)
+    }
+    known = read_weights(weights)
+    network = known.model(torch.device("cpu"))
+    given = (network, known.preprocessing, known.class_names, known.time_steps)
+    values = objective.measure(*given, metrics=("silhouette_acc",), dataset="voc", path=str(voc))
+    assert 0 <= values["silhouette_acc"] <= 1
 
 
 @pytest.mark.slow
