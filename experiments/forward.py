@@ -21,7 +21,7 @@ argmax      the strongest output; where it belongs to no class of the data set t
 restricted  the strongest output among those that belong to one
 mean        the class whose outputs have the highest mean probability (model-vs-human)
 
-Where outputs are not finite, as those of a network that explodes after more steps than it was trained with, no
+Where outputs are not finite, as of a network that explodes after more steps than it was trained with, no
 class is decided for.
 """
 
@@ -132,6 +132,11 @@ def stateless(model: nn.Module) -> bool:
 def pick_device(name: str | None) -> torch.device:
     """The named device; left out: the first GPU, or the CPU."""
     try:
-        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise InputError(f"--device: unknown device {name!r}; give cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: unknown device {name!r}; give cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: no {name} here, there are {torch.cuda.device_count()} GPUs; give cpu")
+    return device
