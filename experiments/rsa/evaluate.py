@@ -55,7 +55,7 @@ class RSASettings(Settings):
     time_steps: str | None = None
     batch_size: int = Field(default=64, ge=1)
     method: Literal["fixed", "weighted"] = "fixed"
-    """fixed: rho-a. weighted: Pearson, non-negative weights, cross-validated over classes."""
+    """fixed: rho-a. weighted: Pearson, non-negative weights, cross-validated over what is drawn."""
 
     bootstrap: Literal["classes", "images"] = "classes"
     """What is drawn with replacement."""
@@ -176,7 +176,9 @@ def evaluate(weights: Weights, settings: RSASettings, target: Path, device: torc
     result = RSAResult(
         provenance=provenance(weights, settings.model_dump(mode="json"), time.perf_counter() - started),
         data=source.about,
-        method="rho-a" if settings.method == "fixed" else "Pearson, cross-validated over classes",
+        method="rho-a"
+        if settings.method == "fixed"
+        else f"Pearson, cross-validated over {settings.bootstrap}",
         rows=rows,
         trends=trends_of(changing),
     )
