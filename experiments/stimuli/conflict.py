@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_cdt
 
 from experiments.stimuli import shapebias
-from experiments.stimuli.item import Item, Mask, Pixels, resize
+from experiments.stimuli.item import Item, Mask, Pixels, not_empty, resize
 
 
 class ShapeBias(NamedTuple):
@@ -73,7 +73,7 @@ def texture_patch(image: Pixels, mask: Mask) -> Pixels:
 
 def cue_conflict(shape: Item, texture: Item, size: int) -> Pixels:
     """The silhouette of one item filled with the other's texture, (size, size, 3)."""
-    cutout = shapebias.cut_out(shape)
+    cutout = not_empty(shapebias.cut_out(shape), shape)
     patch = texture_patch(texture.image, texture.mask)
     height, width = cutout.mask.shape
     filled = np.pad(
