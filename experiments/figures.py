@@ -34,6 +34,8 @@ COLOUR_OF = {
 BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
 """A legend to the right of the axes, where it hides no point."""
 
+plt.rcParams["text.parse_math"] = False  # titles are names of folders, which may hold a $
+
 SIGNIFICANT = 0.05
 MOST_TICKS = 16
 """Time steps that have room for a number each."""

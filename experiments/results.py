@@ -214,14 +214,18 @@ def read_result(path: Path) -> StimuliResult | RSAResult | AccuracyResult:
 
 
 def is_done(path: Path, weights: Weights, settings: Mapping[str, Any]) -> bool:
-    """Whether a file holds the finished result of these weights, the .json beside them and these settings."""
+    """Whether a file holds the finished result of these weights, the .json beside them and these settings.
+
+    The result's settings may be more than these.
+    """
     try:
         known = read_result(path).provenance
     except (OSError, InputError):
         return False
     wanted = provenance(weights, json.loads(json.dumps(dict(settings))), 0)
-    deciding = ("weights_sha256", "config", "preprocessing", "class_names", "settings")
-    return all(getattr(known, name) == getattr(wanted, name) for name in deciding)
+    deciding = ("weights_sha256", "config", "preprocessing", "class_names")
+    same = all(getattr(known, name) == getattr(wanted, name) for name in deciding)
+    return same and wanted.settings.items() <= known.settings.items()
 
 
 def check_writable(folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -26,6 +26,9 @@ class Settings(BaseModel):
     """Everything that decides the numbers of an analysis; kept in its result."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    MEMORY_ONLY: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide how much memory is used and, but for rounding, no number."""
 
     seed: int = Field(default=0, ge=0)
     """Seed of all that is random: noise, shuffles, bootstraps."""
@@ -94,7 +97,7 @@ def run(
     out = Path(arguments.out).expanduser().absolute()
     every = find_weights(arguments.weights)
     targets = [(weights, out / weights.label / filename) for weights in every]
-    wanted = settings.model_dump(mode="json")
+    wanted = settings.model_dump(mode="json", exclude=set(settings.MEMORY_ONLY))
     todo = [pair for pair in targets if arguments.fresh or not is_done(pair[1], pair[0], wanted)]
     for weights, target in targets:
         if (weights, target) not in todo:

@@ -45,6 +45,8 @@ RDMs = dict[str, dict[Key, NDArray[np.float64]]]
 class RSASettings(Settings):
     """Settings of experiments.rsa."""
 
+    MEMORY_ONLY = frozenset({"batch_size", "memory"})
+
     dataset: str
     path: str | None = None
     split: str = "trainval"

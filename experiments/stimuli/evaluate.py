@@ -46,6 +46,8 @@ Decisions = dict[str, dict[int, np.ndarray]]
 class StimuliSettings(Settings):
     """Settings of experiments.stimuli."""
 
+    MEMORY_ONLY = frozenset({"batch_size"})
+
     dataset: str
     path: str | None = None
     split: str = "trainval"

@@ -142,6 +142,8 @@ def test_finished_results_are_recognised_and_others_done_again(
     first = read_result(path)
     assert stimuli.main([*arguments, "--permutations", "500", "--fresh"]) == 0
     assert read_result(path).rows == first.rows  # seeded: the same numbers
+    assert stimuli.main([*arguments, "--permutations", "500", "--batch-size", "7"]) == 0
+    assert "done already" in capsys.readouterr().out  # less memory gives the same numbers
     assert stimuli.main([*arguments, "--permutations", "400"]) == 0
     assert read_result(path).provenance.settings["permutations"] == 400
 

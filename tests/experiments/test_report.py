@@ -149,6 +149,11 @@ def test_legend_names_stimuli_that_only_later_networks_saw() -> None:
     figures.plt.close(figure)
 
 
+def test_a_folder_may_be_called_anything(tmp_path: Path) -> None:
+    result = stimuli_result("/a/x$^$ü/1.weights", "a" * 64)
+    assert "x$^$ü/1" in write_report([result], tmp_path).read_text()
+
+
 def test_copies_of_weights_are_one_network(tmp_path: Path) -> None:
     for name in ("best", "trial_1"):
         write_result(tmp_path / name / "stimuli.json", stimuli_result(f"/a/{name}.weights", "a" * 64))
