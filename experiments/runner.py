@@ -69,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights files with their .json beside them, or patterns: 'runs/fgru/trial_*/model.weights'",
     )
     parser.add_argument(
-        "--out", default="runs/analysis", metavar="DIR", help="folder for results (default: runs/analysis)"
+        "--out",
+        default="runs/analysis",
+        metavar="DIR",
+        help="folder for results; those of other settings are replaced (default: runs/analysis)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
@@ -102,6 +105,9 @@ def run(
     for weights, target in targets:
         if (weights, target) not in todo:
             print(f"{weights.label}: done already, {target}")
+    for weights, target in todo:
+        if target.exists():
+            print(f"{weights.label}: replaces a result of other settings, {target}")
     if todo:
         if arguments.workers is not None and arguments.workers < 1:
             raise InputError(f"--workers: must be at least 1, got {arguments.workers}")

@@ -147,12 +147,22 @@ def _rsa_sections(results: Sequence[RSAResult], label_of: Labels, gallery: Galle
             name = f"rsa-{shown}-{result.provenance.settings['method']}-{label_of(result)}"
             title = f"{label_of(result)}, {result.method}"
             images.append(gallery.add(name, figures.rsa_figure(result, title)))
+        rising = [
+            [label_of(result), result.method, trend.what, f"{trend.tau:.2f}", f"{trend.p_adjusted:.3g}"]
+            for result in group
+            for trend in result.trends
+            if trend.p_adjusted <= figures.SIGNIFICANT
+        ]
+        tested = sum(len(result.trends) for result in group)
         text = (
             f"{_sample(group[0])} RDMs: squared Euclidean distances per unit; `label` is the RDM of the "
             "classes. Intervals: 95% percentiles of the bootstrap. p: share of bootstraps at or below zero, "
-            "(b + 1) / (n + 1), adjusted by Benjamini-Hochberg over layers and stimuli of a time step."
+            "(b + 1) / (n + 1), adjusted by Benjamini-Hochberg over layers and stimuli of a time step. Of "
+            f"{tested} similarities over time steps, {len(rising)} rise: Kendall's tau, exact, one-sided, p "
+            f"at most {figures.SIGNIFICANT} after Benjamini-Hochberg over layers and stimuli of a network."
         )
-        sections.append(Section(f"Representational similarity: {shown}", text, images))
+        rows = [["model", "comparison", "rises", "tau", "adjusted p"], *rising] if rising else []
+        sections.append(Section(f"Representational similarity: {shown}", text, images, rows))
     return sections
 
 

@@ -145,6 +145,7 @@ def test_finished_results_are_recognised_and_others_done_again(
     assert stimuli.main([*arguments, "--permutations", "500", "--batch-size", "7"]) == 0
     assert "done already" in capsys.readouterr().out  # less memory gives the same numbers
     assert stimuli.main([*arguments, "--permutations", "400"]) == 0
+    assert f"replaces a result of other settings, {path}" in capsys.readouterr().out
     assert read_result(path).provenance.settings["permutations"] == 400
 
 

@@ -18,6 +18,7 @@ from experiments.results import (
     RSARow,
     StimuliResult,
     StimulusRow,
+    TrendRow,
     write_result,
 )
 
@@ -119,6 +120,18 @@ def test_correlations_of_different_kinds_have_columns_of_their_own() -> None:
     (model,) = models_of(results)
     assert model["RSA rho-a hidden1 silhouette (voc VOC2012, thesis)"] == 0.1
     assert model["RSA Pearson hidden1 silhouette (voc VOC2012, thesis)"] == 0.7
+
+
+def test_similarities_that_rise_over_time_are_listed(tmp_path: Path) -> None:
+    trends = [
+        TrendRow(what="hidden2 serrated", tau=1.0, p=0.001, p_adjusted=0.004, method="exact"),
+        TrendRow(what="cell2 label", tau=0.1, p=0.4, p_adjusted=0.4, method="exact"),
+    ]
+    result = rsa_result("/a/1.weights", "a" * 64, "fixed", 0.1).model_copy(update={"trends": trends})
+    page = write_report([result], tmp_path).read_text()
+    assert "Of 2 similarities over time steps, 1 rise" in page
+    assert "<td>hidden2 serrated</td><td>1.00</td><td>0.004</td>" in page
+    assert "cell2 label" not in page
 
 
 def test_accuracies_on_different_data_sets_are_not_compared(tmp_path: Path) -> None:
