@@ -13,8 +13,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -53,11 +54,15 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
     if settings.dataset or settings.path:
         # Only validation images are read; loaders want a training file too.
         train_path = path = settings.path
+    # That of the run: ffcv is not everywhere.
     options = LoadingOptions(loader=weights.config.get("loader", "ffcv"))
-    opened = partial(
-        open_data, dataset, dataset_path=train_path, dataset_val_path=path, image_size=size, options=options
-    )
-    data = opened(batch_size=1)
+    given: dict[str, Any] = {
+        "dataset_path": train_path,
+        "dataset_val_path": path,
+        "image_size": size,
+        "options": options,
+    }
+    data = open_data(dataset, batch_size=1, **given)
     if data.preprocessing != weights.preprocessing:
         raise InputError(
             f"--dataset: {dataset} is shown with {data.preprocessing}, but {weights.path} was trained with "
@@ -68,16 +73,14 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
             f"--dataset: {dataset} has {data.info.num_classes} classes, {weights.path} knows "
             f"{len(weights.class_names)}"
         )
-    pairs = enumerate(zip(data.info.class_names, weights.class_names, strict=False))
-    differing = next((pair for pair in pairs if pair[1][0] != pair[1][1]), None)
-    if differing and not (_numbered(data.info.class_names) or _numbered(weights.class_names)):
-        number, (shown, known) = differing
+    names, known = data.info.class_names, weights.class_names
+    if (i := other_class(names, known)) is not None:
         raise InputError(
-            f"--dataset: class {number} of {dataset} is {shown}, that of {weights.path} is {known}; "
-            "both need the same classes in the same order"
+            f"--dataset: class {i} of {dataset} is {names[i]!r}, that of {weights.path} is {known[i]!r}; the "
+            "classes must be the same"
         )
     batch_size = min(settings.batch_size, data.info.num_train)
-    data = opened(batch_size=batch_size)
+    data = open_data(dataset, batch_size=batch_size, **given)
     model = weights.model(device)
     steps = parse_steps(settings.time_steps, weights.time_steps, stateless(model))
     hits, images = dict.fromkeys(steps, 0), 0
@@ -85,7 +88,9 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
         images += len(labels)
         labels = labels.to(device)
         for step, logits in zip(steps, logits_over_time(model, batch.to(device), steps), strict=True):
-            hits[step] += int((logits.argmax(dim=1) == labels).sum())
+            # No class is the strongest of values that are not finite.
+            decided = logits.argmax(dim=1).where(logits.isfinite().all(dim=1), -1)
+            hits[step] += int((decided == labels).sum())
     rows = []
     for step in steps:
         low, high = accuracy_interval(hits[step], images)
@@ -110,13 +115,21 @@ def evaluate(weights: Weights, settings: AccuracySettings, target: Path, device:
         images_per_second=speed,
         device=str(device),
     )
+    target.unlink(missing_ok=True)  # an older one says that the files beside it are its own
     figures.save(figures.accuracy_figure(result, weights.label), target)
     write_result(target, result)
 
 
-def _numbered(names: tuple[str, ...]) -> bool:
-    """Whether classes have numbers for names, as in .beton files from elsewhere."""
-    return names == tuple(str(number) for number in range(len(names)))
+def other_class(names: Sequence[str], known: Sequence[str]) -> int | None:
+    """Position of the first class of a data set that a network knows by another name; None if there is none.
+
+    Classes that are only numbered, as in files without names, can be any.
+    """
+    numbers = [str(i) for i in range(len(names))]
+    pairs = list(zip(names, known, strict=False))
+    if numbers in (list(names), list(known[: len(names)])):
+        return None
+    return next((i for i, (name, other) in enumerate(pairs) if name != other), None)
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
@@ -145,7 +158,13 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = settings_of(AccuracySettings, arguments)
-    return run(arguments, evaluate, settings, "accuracy.json")
+
+    def check() -> None:
+        from experiments.forward import parse_steps
+
+        parse_steps(settings.time_steps, 1, stateless=False)
+
+    return run(arguments, evaluate, settings, "accuracy.json", check)
 
 
 if __name__ == "__main__":

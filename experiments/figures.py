@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -14,7 +14,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from experiments.results import write_bytes
 
@@ -31,7 +31,14 @@ COLOUR_OF = {
     "serrated": COLOURS[4],
     "label": "#777777",
 }
+BESIDE: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "frameon": False}
+"""A legend to the right of the axes, where it hides no point."""
+
+plt.rcParams["text.parse_math"] = False  # titles are names of folders, which may hold a $
+
 SIGNIFICANT = 0.05
+MOST_TICKS = 16
+"""Time steps that have room for a number each."""
 
 
 def save(figure: Figure, target: Path) -> None:
@@ -143,46 +150,54 @@ def rsa_layers(axes: Axes, result: RSAResult) -> None:
             if row.p_adjusted <= SIGNIFICANT and row.high is not None:
                 axes.text(at, max(row.high, 0) + 0.01, "*", ha="center", fontsize=8)
     axes.axhline(0, color="black", lw=0.6)
-    axes.set_xticks(range(len(layers)), layers, rotation=20)
+    axes.set_xticks(range(len(layers)), layers, rotation=45, ha="right", rotation_mode="anchor")
     axes.set_ylabel(f"similarity to normal ({result.method.split(',')[0]})")
-    axes.legend(
-        fontsize=7, ncols=len(stimuli), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        fontsize=7,
+        ncols=len(stimuli),
+        loc="outside lower left",
+        frameon=False,
     )
     settings = result.provenance.settings
     axes.set_title(
         f"n = {result.data.get('limited_to', result.data['images'])} images; "
         f"95% of {settings['bootstraps']} bootstraps over {settings['bootstrap']}\n"
-        f"* above 0, p ≤ {SIGNIFICANT}, Benjamini-Hochberg over layers and stimuli",
+        f"* above 0, p ≤ {SIGNIFICANT}, Benjamini-Hochberg over layers and stimuli of a time step",
         fontsize=8,
     )
 
 
 def rsa_curves(axes: Axes, result: RSAResult) -> None:
     """Similarity over time steps: a colour per stimulus, a line style per layer."""
-    styles = ["-", "--", ":", "-."]
     stimuli = list(dict.fromkeys(row.stimulus for row in result.rows))
     layers = [
         layer
         for layer in dict.fromkeys(row.layer for row in result.rows)
         if len(_layer_rows(result, layer, stimuli[0])) > 1
     ]
-    for i, layer in enumerate(layers):
+    depths = list(dict.fromkeys(layer.removeprefix("hidden").removeprefix("cell") for layer in layers))
+    for layer in layers:
+        depth = depths.index(layer.removeprefix("hidden").removeprefix("cell"))
+        look: dict[str, Any] = {
+            "linestyle": "--" if layer.startswith("cell") else "-",
+            "marker": "os^DvP*X"[depth % 8],
+            "ms": 4,
+        }
+        axes.plot([], [], color="black", label=layer, **look)
         for stimulus in stimuli:
             rows = _layer_rows(result, layer, stimulus)
             axes.plot(
                 [r.time_step for r in rows],
                 [r.value for r in rows],
-                styles[i % len(styles)],
-                marker="o",
-                ms=3,
                 color=COLOUR_OF[stimulus],
-                label=layer if stimulus == stimuli[0] else None,
+                **look,
             )
     _time_axis(axes, [row.time_step for row in result.rows if row.time_step > 0])
     axes.set_ylabel("similarity to normal, all images")
     if layers:
-        axes.legend(fontsize=7)
-    axes.set_title("colours as on the left, line style: layer", fontsize=8)
+        axes.legend(fontsize=7, handlelength=4, **BESIDE)
+    axes.set_title("colours as on the left; marker: layer; dashed: cell states", fontsize=8)
 
 
 def accuracy_figure(result: AccuracyResult, title: str) -> Figure:
@@ -209,7 +224,10 @@ def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) 
     costs: list[tuple[str, list[float]]] = [
         ("parameters", [result.parameters for result in results]),
         ("multiply-accumulates per image", [result.rows[-1].macs for result in results]),
-        (f"images/s ({results[0].device})", [result.images_per_second for result in results]),
+        (
+            f"images/s ({', '.join(sorted({r.device for r in results}))})",
+            [result.images_per_second for result in results],
+        ),
     ]
     for panel, (name, values) in zip(axes, costs, strict=True):
         for i, (value, result) in enumerate(zip(values, results, strict=True)):
@@ -230,7 +248,7 @@ def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) 
         panel.set_xlabel(name)
     axes[0].set_ylabel("validation accuracy")
     if len(results) <= 12:
-        axes[-1].legend(fontsize=6)
+        axes[-1].legend(fontsize=6, **BESIDE)
     axes[1].set_title(f"n = {results[0].rows[-1].images} images; 95% Wilson", fontsize=8)
     return figure
 
@@ -238,7 +256,9 @@ def complexity_figure(results: Sequence[AccuracyResult], labels: Sequence[str]) 
 def comparison_figure(results: Sequence[StimuliResult], labels: Sequence[str]) -> Figure:
     """Accuracy of several networks on each stimulus after their last step, 95% intervals."""
     figure, axes = _panels(1, "networks on stimuli", width=min(14.0, 4 + 1.2 * len(results)))
-    stimuli = list(dict.fromkeys(row.stimulus for result in results for row in result.rows))
+    named: set[str] = set()
+    shown = {row.stimulus for result in results for row in result.rows}
+    stimuli = [stimulus for stimulus in COLOUR_OF if stimulus in shown]
     for s, stimulus in enumerate(stimuli):
         for i, result in enumerate(results):
             rows = [row for row in result.rows if row.stimulus == stimulus]
@@ -252,12 +272,13 @@ def comparison_figure(results: Sequence[StimuliResult], labels: Sequence[str]) -
                 fmt="o" if row.p_adjusted <= SIGNIFICANT else "x",
                 color=COLOUR_OF[stimulus],
                 capsize=2,
-                label=stimulus if i == 0 else None,
+                label=None if stimulus in named else stimulus,
             )
+            named.add(stimulus)
     axes[0].set_xticks(range(len(results)), labels, rotation=25, ha="right", fontsize=7)
     axes[0].set_ylabel("accuracy after the last step")
     axes[0].set_ylim(bottom=0)
-    axes[0].legend(fontsize=7)
+    axes[0].legend(fontsize=7, **BESIDE)
     axes[0].set_title(
         f"n = {results[0].rows[0].images} images; 95% Wilson\n"
         "x: not above chance (Benjamini-Hochberg over stimuli, per network)",
@@ -277,7 +298,10 @@ def _panels(count: int, title: str, width: float | None = None) -> tuple[Figure,
 
 
 def _time_axis(axes: Axes, steps: Sequence[int]) -> None:
-    axes.set_xticks(sorted(set(steps)))
+    if len(set(steps)) > MOST_TICKS:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        axes.set_xticks(sorted(set(steps)))
     axes.set_xlabel("time step")
 
 

@@ -20,6 +20,9 @@ DECISIONS = ("argmax", "restricted", "mean")
 argmax      the strongest output; where it belongs to no class of the data set the decision is wrong (thesis)
 restricted  the strongest output among those that belong to one
 mean        the class whose outputs have the highest mean probability (model-vs-human)
+
+Where outputs are not finite, as of a network that explodes after more steps than it was trained with, no
+class is decided for.
 """
 
 
@@ -92,8 +95,8 @@ def parse_steps(text: str | None, trained: int, stateless: bool) -> list[int]:
     steps: set[int] = set()
     try:
         for part in text.split(","):
-            low, _, high = part.partition("-")
-            steps.update(range(int(low), int(high or low) + 1))
+            low, dash, high = part.partition("-")
+            steps.update(range(int(low), int(high if dash else low) + 1))
     except ValueError:
         steps = set()
     if not steps or min(steps) < 1:
@@ -109,13 +112,16 @@ def decide(logits: Tensor, outputs: np.ndarray, rule: str = "argmax") -> np.ndar
     """
     class_of = torch.from_numpy(outputs).to(logits.device)
     if rule == "argmax":
-        return class_of[logits.argmax(dim=1)].cpu().numpy()
-    if rule == "restricted":
-        return class_of[logits.masked_fill(class_of == NO_CLASS, -torch.inf).argmax(dim=1)].cpu().numpy()
-    kinds = torch.unique(class_of[class_of != NO_CLASS])
-    probabilities = logits.double().softmax(dim=1)
-    means = torch.stack([probabilities[:, class_of == kind].mean(dim=1) for kind in kinds], dim=1)
-    return kinds[means.argmax(dim=1)].cpu().numpy()
+        decided = class_of[logits.argmax(dim=1)]
+    elif rule == "restricted":
+        decided = class_of[logits.masked_fill(class_of == NO_CLASS, -torch.inf).argmax(dim=1)]
+    else:
+        kinds = torch.unique(class_of[class_of != NO_CLASS])
+        probabilities = logits.double().softmax(dim=1)
+        means = torch.stack([probabilities[:, class_of == kind].mean(dim=1) for kind in kinds], dim=1)
+        decided = kinds[means.argmax(dim=1)]
+    # The strongest of values that are not numbers would be the first, one and the same class for all images.
+    return decided.where(logits.isfinite().all(dim=1), NO_CLASS).cpu().numpy()
 
 
 def stateless(model: nn.Module) -> bool:
@@ -126,6 +132,11 @@ def stateless(model: nn.Module) -> bool:
 def pick_device(name: str | None) -> torch.device:
     """The named device; left out: the first GPU, or the CPU."""
     try:
-        return torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError:
-        raise InputError(f"--device: unknown device {name!r}; give cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise InputError(f"--device: unknown device {name!r}; give cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device: no {name} here, there are {torch.cuda.device_count()} GPUs; give cpu")
+    return device

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from experiments.errors import InputError
 from experiments.weights import Weights
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raise when results of the same settings would come out different: older ones are then done again."""
 
 
@@ -39,6 +39,10 @@ class Provenance(Record):
     weights_sha256: str
     config: dict[str, Any]
     """Settings that the weights were trained with."""
+
+    preprocessing: dict[str, Any]
+    class_names: list[str]
+    """Name of each output."""
 
     metrics: dict[str, Any]
     """Last metrics of the training run."""
@@ -176,6 +180,8 @@ def provenance(weights: Weights, settings: Mapping[str, Any], seconds: float) ->
         weights=str(weights.path),
         weights_sha256=weights.sha256,
         config=weights.config,
+        preprocessing=weights.preprocessing.to_dict(),
+        class_names=list(weights.class_names),
         metrics=weights.metrics,
         settings=dict(settings),
         versions={
@@ -188,9 +194,19 @@ def provenance(weights: Weights, settings: Mapping[str, Any], seconds: float) ->
 
 
 def read_result(path: Path) -> StimuliResult | RSAResult | AccuracyResult:
-    """Read a result; InputError where the file is none."""
+    """Read a result; InputError where the file is none of this version of the analysis."""
+    content = path.read_bytes()
     try:
-        return _RESULT.validate_json(path.read_bytes())
+        made_by = json.loads(content)["provenance"]["schema_version"]
+    except (ValueError, LookupError, TypeError):
+        made_by = SCHEMA_VERSION  # what else is wrong is told below
+    if made_by != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: written by another version of the analysis (schema {made_by}, this one's is "
+            f"{SCHEMA_VERSION}); run the analysis again, or remove the file"
+        )
+    try:
+        return _RESULT.validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -198,17 +214,28 @@ def read_result(path: Path) -> StimuliResult | RSAResult | AccuracyResult:
 
 
 def is_done(path: Path, weights: Weights, settings: Mapping[str, Any]) -> bool:
-    """Whether a file holds the finished result of these weights with these settings."""
+    """Whether a file holds the finished result of these weights, the .json beside them and these settings.
+
+    The result's settings may be more than these.
+    """
     try:
         known = read_result(path).provenance
-    except (FileNotFoundError, InputError):
+    except (OSError, InputError):
         return False
-    wanted = json.loads(json.dumps(dict(settings)))
-    return (known.schema_version, known.weights_sha256, known.settings) == (
-        SCHEMA_VERSION,
-        weights.sha256,
-        wanted,
-    )
+    wanted = provenance(weights, json.loads(json.dumps(dict(settings))), 0)
+    deciding = ("weights_sha256", "config", "preprocessing", "class_names")
+    same = all(getattr(known, name) == getattr(wanted, name) for name in deciding)
+    return same and wanted.settings.items() <= known.settings.items()
+
+
+def check_writable(folder: Path) -> None:
+    """InputError where no file can be made in the folder or, as long as it is not there, where it will be."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"--out: cannot write to {folder} ({error.strerror})") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data import DataError
 from experiments.errors import InputError
-from experiments.results import is_done
+from experiments.forward import pick_device
+from experiments.results import check_writable, is_done
 from experiments.stimuli.make import canonical
 from experiments.weights import Weights, find_weights
 
@@ -26,7 +27,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
-    seed: int = 0
+    MEMORY_ONLY: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide how much memory is used and, but for rounding, no number."""
+
+    seed: int = Field(default=0, ge=0)
     """Seed of all that is random: noise, shuffles, bootstraps."""
 
 
@@ -65,7 +69,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="weights files with their .json beside them, or patterns: 'runs/fgru/trial_*/model.weights'",
     )
     parser.add_argument(
-        "--out", default="runs/analysis", metavar="DIR", help="folder for results (default: runs/analysis)"
+        "--out",
+        default="runs/analysis",
+        metavar="DIR",
+        help="folder for results; those of other settings are replaced (default: runs/analysis)",
     )
     parser.add_argument("--seed", type=int, default=0, help="seed of all that is random (default: 0)")
     parser.add_argument("--device", metavar="NAME", help="cpu or cuda (default: a GPU where there is one)")
@@ -78,19 +85,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fresh", action="store_true", help="do again what is done")
 
 
-def run(arguments: argparse.Namespace, compute: Compute, settings: Settings, filename: str) -> int:
+def run(
+    arguments: argparse.Namespace,
+    compute: Compute,
+    settings: Settings,
+    filename: str,
+    check: Callable[[], object] = lambda: None,
+) -> int:
     """Analyse every weights file that has no finished result yet; returns the exit code.
 
-    A weights file whose analysis fails is reported and does not stop the others.
+    A weights file whose analysis fails is reported and does not stop the others. What they share is looked at
+    before the first: the device, what `check` raises InputError or DataError for, the folder.
     """
     out = Path(arguments.out).expanduser().absolute()
     every = find_weights(arguments.weights)
     targets = [(weights, out / weights.label / filename) for weights in every]
-    wanted = settings.model_dump(mode="json")
+    wanted = settings.model_dump(mode="json", exclude=set(settings.MEMORY_ONLY))
     todo = [pair for pair in targets if arguments.fresh or not is_done(pair[1], pair[0], wanted)]
     for weights, target in targets:
         if (weights, target) not in todo:
             print(f"{weights.label}: done already, {target}")
+    for weights, target in todo:
+        if target.exists():
+            print(f"{weights.label}: replaces a result of other settings, {target}")
+    if todo:
+        if arguments.workers is not None and arguments.workers < 1:
+            raise InputError(f"--workers: must be at least 1, got {arguments.workers}")
+        if not os.environ.get("RAY_ADDRESS"):  # a cluster has other devices than this machine
+            pick_device(arguments.device)
+        check()
+        check_writable(out)
     failed = 0
     for count, (weights, target, seconds, problem) in enumerate(
         _results(todo, arguments, compute, settings), 1
@@ -110,13 +134,9 @@ def _results(
     todo: list[tuple[Weights, Path]], arguments: argparse.Namespace, compute: Compute, settings: Settings
 ) -> Iterator[Outcome]:
     workers = arguments.workers
-    if workers is not None and workers < 1:
-        raise InputError(f"--workers: must be at least 1, got {workers}")
     if workers is None and not os.environ.get("RAY_ADDRESS"):
         workers = torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // 2)
     if len(todo) <= 1 or workers == 1:
-        from experiments.forward import pick_device
-
         device = pick_device(arguments.device)
         for weights, target in todo:
             started = time.perf_counter()
@@ -152,9 +172,6 @@ def _ray_results(
 ) -> Iterator[Outcome]:
     import ray
 
-    from experiments.forward import pick_device
-
-    pick_device(device_name)
     started_here = not ray.is_initialized()
     if started_here:
         local = {} if os.environ.get("RAY_ADDRESS") else {"address": "local", "include_dashboard": False}

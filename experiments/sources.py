@@ -76,7 +76,7 @@ def open_source(
 
 
 def _digits() -> Source:
-    """The 360 held-out digits. Ink is the object; a silhouette is white on black, as digits are.
+    """The 359 held-out digits. Ink is the object; a silhouette is white on black, as digits are.
 
     The whole image is shown: digits were centred and scaled to fill it when they were recorded. Their strokes
     are a quarter as wide as the objects that the protocols' border widths are meant for.

@@ -4,13 +4,15 @@
   Smyth 2010). It is never 0 and never above 1. rsatoolbox's test_zero(test_type="bootstrap") and the
   thesis' code divide by n: the same up to 1 / n, but with b = n above 1.
 - several tests at once: Benjamini-Hochberg, as adjusted p-values.
-- trends over time steps: Kendall's tau, exact and one-sided. The Mann-Kendall test that the thesis' code took
-  uses a normal approximation, which for a perfect trend of 7 steps gives p = .0027 where .0004 is exact (both
-  two-sided).
+- trends over time steps: Kendall's tau, exact and one-sided, with ties too. The Mann-Kendall test that the
+  thesis' code took uses a normal approximation, which for a perfect trend of 7 steps gives p = .0027 where
+  .0004 is exact (both two-sided). scipy's one for ties is too bold: p = .035 for 1, 2, 3, 3, where .083 is
+  exact.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -93,7 +95,7 @@ class Trend(NamedTuple):
     """One-sided p of an increase."""
 
     method: str
-    """"exact", or "asymptotic" where values are tied."""
+    """"exact", or "none" where nothing could be tested."""
 
 
 def trend(values: Sequence[float] | Floats) -> Trend:
@@ -101,9 +103,29 @@ def trend(values: Sequence[float] | Floats) -> Trend:
     y = np.asarray(values, dtype=np.float64)
     if len(y) < 2 or len(np.unique(y)) < 2 or not np.isfinite(y).all():
         return Trend(float("nan"), 1.0, "none")
-    method = "exact" if len(np.unique(y)) == len(y) else "asymptotic"
-    result = stats.kendalltau(np.arange(len(y)), y, method=method, alternative="greater")
-    return Trend(float(result.statistic), float(result.pvalue), method)
+    tau = stats.kendalltau(np.arange(len(y)), y).statistic
+    falls = int(np.triu(y[:, None] > y[None, :], 1).sum())
+    return Trend(float(tau), _share_with_falls(falls, np.unique(y, return_counts=True)[1].tolist()), "exact")
+
+
+def _share_with_falls(falls: int, ties: Sequence[int]) -> float:
+    """Share of all orders of some values in which at most `falls` pairs fall.
+
+    The orders with 0, 1, 2, ... falling pairs are the coefficients of the Gaussian multinomial
+    prod (1 - q^k for k to n) / prod (1 - q^k for k to t, for every t), as power series to q^falls.
+
+    Args:
+        ties: t: how often each value occurs, n in all.
+    """
+    orders = [1] + [0] * falls
+    for k in range(1, sum(ties) + 1):
+        for j in range(falls, k - 1, -1):
+            orders[j] -= orders[j - k]
+    for tied in ties:
+        for k in range(1, tied + 1):
+            for j in range(k, falls + 1):
+                orders[j] += orders[j - k]
+    return sum(orders) * math.prod(map(math.factorial, ties)) / math.factorial(sum(ties))
 
 
 class BootstrapSummary(NamedTuple):

@@ -6,7 +6,6 @@ import glob
 import hashlib
 import io
 import json
-import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +47,8 @@ class Weights:
         """The network in evaluation mode. Raises InputError where the weights don't fit the settings."""
         content = _read(self.path)
         try:
-            state = torch.load(io.BytesIO(content), map_location=device, weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        except Exception as error:  # noqa: BLE001 - what is no pickle fails in any way
             raise InputError(f"{self.path}: not a weights file ({_line(error)})") from None
         try:
             network = build_model(self.config, len(self.class_names))
@@ -69,21 +68,24 @@ def read_weights(path: str | Path) -> Weights:
         preprocessing = Preprocessing.from_dict(about["preprocessing"])
         names = tuple(str(name) for name in about["class_names"])
         config = dict(about["config"])
+        metrics = dict(about.get("metrics") or {})
     except KeyError as error:
         raise InputError(f"{beside}: has no key {error}; run_train.py --out writes it") from None
     except (ValueError, TypeError) as error:
         raise InputError(f"{beside}: not what run_train.py --out writes ({_line(error)})") from None
-    return Weights(path, digest, config, preprocessing, names, dict(about.get("metrics", {})))
+    return Weights(path, digest, config, preprocessing, names, metrics)
 
 
 def find_weights(patterns: Sequence[str]) -> list[Weights]:
     """Weights files from paths and glob patterns, each content once, sorted by path."""
     found: dict[str, Weights] = {}
     for pattern in patterns:
-        matches = sorted(glob.glob(str(Path(pattern).expanduser()), recursive=True)) or [pattern]
-        if matches == [pattern] and glob.has_magic(pattern):
+        path = Path(pattern).expanduser()
+        # A file may be called what is a pattern too, as in runs/[a]/best.weights.
+        matches = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
+        if not matches and glob.has_magic(pattern):
             raise InputError(f"--weights: no file matches {pattern}")
-        for match in matches:
+        for match in matches or [pattern]:
             if match.endswith(".json"):
                 continue
             weights = read_weights(match)

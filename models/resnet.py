@@ -14,6 +14,9 @@ class ResNet18(ResNet):
         num_classes: K.
     """
 
+    stateless = True
+    """As of towers: one time step says all."""
+
     def __init__(self, num_classes: int) -> None:
         if num_classes < 1:
             raise ValueError(f"num_classes must be at least 1, got {num_classes}")

@@ -33,9 +33,12 @@ def check_shape(config: TrainConfig, class_names: tuple[str, ...]) -> None:
         return
     from experiments.errors import InputError
     from experiments.sources import class_of_outputs, open_source
+    from experiments.stimuli.conflict import texture_partners
 
     try:
         source = open_source(config.shape_dataset, config.shape_path, split="val", protocol="thesis")
         class_of_outputs(source, class_names)
+        if "shape_bias" in config.shape_metrics:
+            texture_partners(source.class_ids, seed=0)
     except (InputError, DataError) as error:
         raise ConfigError([f"shape_metrics: {line}" for line in str(error).splitlines()]) from None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 
 from experiments import figures
 from experiments.errors import InputError
-from experiments.report.compare import AnyResult, correlations, label_of, models_of, table
+from experiments.report.compare import AnyResult, correlations, labels_of, models_of, shown_in, table
 from experiments.report.page import Section, render
 from experiments.results import (
     AccuracyResult,
@@ -35,7 +35,15 @@ def find_results(folders: Sequence[str]) -> list[AnyResult]:
         if not root.is_dir():
             raise InputError(f"no folder at {root}; give what --out of an analysis named")
         paths.update(root.rglob("*.json"))
-    results = [read_result(path) for path in sorted(paths) if _is_result(path)]
+    # Copies of the same weights may have been analysed under different names.
+    distinct: dict[Any, AnyResult] = {}
+    for path in sorted(paths):
+        if _is_result(path):
+            result = read_result(path)
+            known = result.provenance
+            what = (result.kind, known.weights_sha256, json.dumps(known.settings, sort_keys=True))
+            distinct.setdefault(what, result)
+    results = list(distinct.values())
     if not results:
         raise InputError(
             f"no results below {', '.join(map(str, folders))}; run python -m experiments.stimuli first"
@@ -53,19 +61,31 @@ def _is_result(path: Path) -> bool:
 
 def write_report(results: Sequence[AnyResult], out: Path) -> Path:
     """Write report.html, models.csv and every figure as PNG and PDF into `out`; returns the page."""
-    models = models_of(results)
+    models, labels = models_of(results), Labels(results)
     write_csv(out / "models.csv", _rectangular(models))
     gallery = Gallery(out)
     sections = [
         *_models_sections(models),
-        *_stimuli_sections([result for result in results if isinstance(result, StimuliResult)], gallery),
-        *_rsa_sections([result for result in results if isinstance(result, RSAResult)], gallery),
-        *_accuracy_sections([result for result in results if isinstance(result, AccuracyResult)], gallery),
-        _provenance_section(results),
+        *_stimuli_sections([r for r in results if isinstance(r, StimuliResult)], labels, gallery),
+        *_rsa_sections([r for r in results if isinstance(r, RSAResult)], labels, gallery),
+        *_accuracy_sections([r for r in results if isinstance(r, AccuracyResult)], labels, gallery),
+        _provenance_section(results, labels),
     ]
     page = out / "report.html"
     write_bytes(page, render("Analysis of recurrent vision models", sections).encode())
     return page
+
+
+class Labels:
+    """Names of the networks."""
+
+    def __init__(self, results: Sequence[AnyResult]) -> None:
+        """Args: results: all of the report, so that no two networks are called the same."""
+        self._labels = labels_of(results)
+
+    def __call__(self, result: AnyResult) -> str:
+        """Name of the network that a result is of."""
+        return self._labels[result.provenance.weights_sha256]
 
 
 class Gallery:
@@ -78,7 +98,7 @@ class Gallery:
 
     def add(self, name: str, figure: Figure) -> bytes:
         """Write NAME.png and NAME.pdf and return the PNG."""
-        name = name.replace("/", "-").replace(" ", "-")
+        name = name.replace("/", "-").replace(", ", "-").replace(" ", "-")
         if name in self._names:
             name = f"{name}-{len(self._names)}"
         self._names.add(name)
@@ -100,66 +120,83 @@ def _models_sections(models: list[dict[str, object]]) -> list[Section]:
     return sections
 
 
-def _stimuli_sections(results: Sequence[StimuliResult], gallery: Gallery) -> list[Section]:
+def _stimuli_sections(results: Sequence[StimuliResult], label_of: Labels, gallery: Gallery) -> list[Section]:
     sections = []
-    for (dataset, protocol), group in _grouped(results).items():
+    for shown, group in _grouped(results).items():
         labels = [label_of(result) for result in group]
-        name = f"stimuli-{dataset}-{protocol}"
+        name = f"stimuli-{shown}"
         images = [gallery.add(name, figures.comparison_figure(group, labels))] if len(group) > 1 else []
         for result, label in zip(group, labels, strict=True):
             images.append(gallery.add(f"{name}-{label}", figures.stimuli_figure(result, label)))
+        shuffles = sorted({result.provenance.settings["permutations"] for result in group})
         text = (
             f"{_sample(group[0])} Intervals: 95% Wilson. Null distributions and p: labels shuffled "
-            f"{group[0].provenance.settings['permutations']:,} times, p = (b + 1) / (n + 1), adjusted by "
-            "Benjamini-Hochberg over the stimuli of one network and time step. Trends: Kendall's tau, exact "
-            "without ties, one-sided, adjusted over stimuli."
+            f"{' or '.join(f'{n:,}' for n in shuffles)} times, p = (b + 1) / (n + 1), adjusted by "
+            "Benjamini-Hochberg over the stimuli of one network and time step. Trends: Kendall's tau, exact, "
+            "one-sided, adjusted over stimuli."
         )
-        sections.append(Section(f"Stimuli: {dataset}, protocol {protocol}", text, images))
+        sections.append(Section(f"Stimuli: {shown}", text, images))
     return sections
 
 
-def _rsa_sections(results: Sequence[RSAResult], gallery: Gallery) -> list[Section]:
+def _rsa_sections(results: Sequence[RSAResult], label_of: Labels, gallery: Gallery) -> list[Section]:
     sections = []
-    for (dataset, protocol), group in _grouped(results).items():
+    for shown, group in _grouped(results).items():
         images = []
         for result in group:
-            name = f"rsa-{dataset}-{protocol}-{result.provenance.settings['method']}-{label_of(result)}"
+            name = f"rsa-{shown}-{result.provenance.settings['method']}-{label_of(result)}"
             title = f"{label_of(result)}, {result.method}"
             images.append(gallery.add(name, figures.rsa_figure(result, title)))
+        rising = [
+            [label_of(result), result.method, trend.what, f"{trend.tau:.2f}", f"{trend.p_adjusted:.3g}"]
+            for result in group
+            for trend in result.trends
+            if trend.p_adjusted <= figures.SIGNIFICANT
+        ]
+        tested = sum(len(result.trends) for result in group)
         text = (
             f"{_sample(group[0])} RDMs: squared Euclidean distances per unit; `label` is the RDM of the "
             "classes. Intervals: 95% percentiles of the bootstrap. p: share of bootstraps at or below zero, "
-            "(b + 1) / (n + 1), adjusted by Benjamini-Hochberg over layers and stimuli of a time step."
+            "(b + 1) / (n + 1), adjusted by Benjamini-Hochberg over layers and stimuli of a time step. Of "
+            f"{tested} similarities over time steps, {len(rising)} rise: Kendall's tau, exact, one-sided, p "
+            f"at most {figures.SIGNIFICANT} after Benjamini-Hochberg over layers and stimuli of a network."
         )
-        sections.append(Section(f"Representational similarity: {dataset}, {protocol}", text, images))
+        rows = [["model", "comparison", "rises", "tau", "adjusted p"], *rising] if rising else []
+        sections.append(Section(f"Representational similarity: {shown}", text, images, rows))
     return sections
 
 
-def _accuracy_sections(results: Sequence[AccuracyResult], gallery: Gallery) -> list[Section]:
-    if not results:
-        return []
-    labels = [label_of(result) for result in results]
-    images = [gallery.add("complexity", figures.complexity_figure(results, labels))]
-    for result, label in zip(results, labels, strict=True):
-        if len(result.rows) > 1:
-            images.append(gallery.add(f"accuracy-{label}", figures.accuracy_figure(result, label)))
-    text = (
-        f"n = {results[0].rows[-1].images} validation images; intervals: 95% Wilson. Parameters and "
-        "multiply-accumulates are counted, images per second measured where the analysis ran."
-    )
-    return [Section("Cost and accuracy", text, images)]
-
-
-def _grouped(results: Sequence[Shown]) -> dict[tuple[str, str], list[Shown]]:
-    """Results by data set and protocol: only those are compared."""
-    groups: dict[tuple[str, str], list[Shown]] = {}
+def _accuracy_sections(
+    results: Sequence[AccuracyResult], label_of: Labels, gallery: Gallery
+) -> list[Section]:
+    groups: dict[tuple[str, int], list[AccuracyResult]] = {}
     for result in results:
-        settings = result.provenance.settings
-        groups.setdefault((settings["dataset"], settings["protocol"]), []).append(result)
+        groups.setdefault((result.data["dataset"], result.data["images"]), []).append(result)
+    sections = []
+    for (dataset, count), group in groups.items():
+        labels = [label_of(result) for result in group]
+        images = [gallery.add(f"complexity-{dataset}", figures.complexity_figure(group, labels))]
+        for result, label in zip(group, labels, strict=True):
+            if len(result.rows) > 1:
+                name = f"accuracy-{dataset}-{label}"
+                images.append(gallery.add(name, figures.accuracy_figure(result, label)))
+        text = (
+            f"n = {count} validation images; intervals: 95% Wilson. Parameters and multiply-accumulates are "
+            "counted, images per second measured where the analysis ran."
+        )
+        sections.append(Section(f"Cost and accuracy: {dataset}", text, images))
+    return sections
+
+
+def _grouped(results: Sequence[Shown]) -> dict[str, list[Shown]]:
+    """Results by the images that were shown: only those are compared."""
+    groups: dict[str, list[Shown]] = {}
+    for result in results:
+        groups.setdefault(shown_in(result), []).append(result)
     return groups
 
 
-def _provenance_section(results: Sequence[AnyResult]) -> Section:
+def _provenance_section(results: Sequence[AnyResult], label_of: Labels) -> Section:
     rows = [["model", "analysis", "SHA-256 of the weights", "seed", "torch", "made", "seconds"]]
     for result in results:
         known = result.provenance

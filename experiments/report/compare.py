@@ -20,10 +20,32 @@ FEWEST_FOR_CORRELATION = 5
 """Models below which no correlation over models is shown."""
 
 
-def label_of(result: AnyResult) -> str:
-    """Short name of the weights that a result belongs to: folder and file."""
-    path = Path(result.provenance.weights)
-    return f"{path.parent.name}/{path.stem}"
+USUAL = {"split": "trainval", "limit": None, "aspect": "stretch", "decision": "argmax", "seed": 0}
+"""Settings that say which images were shown and how; named where they are others than these."""
+
+
+def labels_of(results: Sequence[AnyResult]) -> dict[str, str]:
+    """Short name of each weights file, by its hash: folder and file, longer where others end so too."""
+    paths: dict[str, Path] = {}
+    for result in results:
+        paths.setdefault(result.provenance.weights_sha256, Path(result.provenance.weights).with_suffix(""))
+    labels = {}
+    for sha256, path in paths.items():
+        others = [other for key, other in paths.items() if key != sha256]
+        depths = range(2, len(path.parts))
+        tails = ((path.parts[-depth:], [other.parts[-depth:] for other in others]) for depth in depths)
+        unique = next((tail for tail, taken in tails if tail not in taken), None)
+        # One file may have had several contents.
+        labels[sha256] = "/".join(unique or path.parts[-2:]) + ("" if unique else f" {sha256[:8]}")
+    return labels
+
+
+def shown_in(result: StimuliResult | RSAResult) -> str:
+    """Which images a result is about: "voc VOC2012, thesis"; only results about the same are compared."""
+    settings = result.provenance.settings
+    folder = Path(settings["path"]).name if settings["path"] else ""
+    unusual = [f"{name} {settings[name]}" for name in USUAL if settings.get(name, USUAL[name]) != USUAL[name]]
+    return ", ".join([f"{settings['dataset']} {folder}".strip(), settings["protocol"], *unusual])
 
 
 def models_of(results: Sequence[AnyResult]) -> list[Model]:
@@ -31,6 +53,7 @@ def models_of(results: Sequence[AnyResult]) -> list[Model]:
 
     Where a network was analysed over several time steps, the last one counts.
     """
+    labels = labels_of(results)
     rows: dict[str, Model] = {}
     configs = {r.provenance.weights_sha256: r.provenance.config for r in results}
     differing = [
@@ -38,7 +61,7 @@ def models_of(results: Sequence[AnyResult]) -> list[Model]:
     ]
     for result in results:
         known = result.provenance
-        row = rows.setdefault(known.weights_sha256, {"model": label_of(result)})
+        row = rows.setdefault(known.weights_sha256, {"model": labels[known.weights_sha256]})
         row.update({key: known.config.get(key) for key in differing})
         row["val_acc"] = known.metrics.get("val_acc")
         row.update(_measures(result))
@@ -48,26 +71,24 @@ def models_of(results: Sequence[AnyResult]) -> list[Model]:
 def _measures(result: AnyResult) -> dict[str, Any]:
     last = max(row.time_step for row in result.rows)
     if isinstance(result, StimuliResult):
-        where = _where(result)
+        where = shown_in(result)
         return {f"{r.stimulus} ({where})": r.accuracy for r in result.rows if r.time_step == last}
     if isinstance(result, RSAResult):
+        method = result.method.split(",")[0]
         layer = [row.layer for row in result.rows if row.layer.startswith("hidden")][-1]
         return {
-            f"RSA {layer} {r.stimulus} ({_where(result)})": r.value
+            f"RSA {method} {layer} {r.stimulus} ({shown_in(result)})": r.value
             for r in result.rows
             if (r.layer, r.time_step) == (layer, last) and r.stimulus != "label"
         }
+    given = result.provenance.settings
+    own = given["dataset"] is None and given["path"] is None
     return {
-        "validation": result.rows[-1].accuracy,
+        "validation" if own else f"validation ({result.data['dataset']})": result.rows[-1].accuracy,
         "parameters": result.parameters,
         "MACs": result.rows[-1].macs,
         "images/s": result.images_per_second,
     }
-
-
-def _where(result: StimuliResult | RSAResult) -> str:
-    settings = result.provenance.settings
-    return f"{settings['dataset']}, {settings['protocol']}"
 
 
 def table(models: Sequence[Model]) -> list[list[str]]:

@@ -50,12 +50,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     # torch takes seconds to import: --help and parse errors come at once.
-    from experiments.rsa.evaluate import RSASettings, evaluate
+    from experiments.rsa.evaluate import RSASettings, check, evaluate
     from experiments.runner import run, settings_of
 
     settings = settings_of(RSASettings, arguments)
     name = f"rsa-{settings.dataset}-{settings.protocol}-{settings.method}.json"
-    return run(arguments, evaluate, settings, name)
+    return run(arguments, evaluate, settings, name, lambda: check(settings))
 
 
 if __name__ == "__main__":

@@ -106,10 +106,10 @@ def bootstrap_rho_a(
     if algorithm == "auto":
         algorithm = "class_pairs" if len(pairs.first) <= MAX_CLASS_PAIRS else "order"
     evaluate = {"order": _by_order, "class_pairs": _by_class_pairs}[algorithm]
-    weights = pairs.weights(multiplicity)
-    n = weights @ pairs.sizes
+    stimuli_K = np.bincount(classes_N, minlength=groups)
+    n = ((multiplicity @ stimuli_K) ** 2 - multiplicity**2 @ stimuli_K) / 2  # copies are no pair
     with np.errstate(divide="ignore", invalid="ignore"):
-        result = evaluate(data_P, models_MP, pairs, weights) * (12 / (n**3 - n))[:, None]
+        result = evaluate(data_P, models_MP, pairs, multiplicity) * (12 / (n**3 - n))[:, None]
     result[(multiplicity > 0).sum(axis=1) < FEWEST_CLASSES] = np.nan
     return result
 
@@ -133,17 +133,19 @@ class _Order:
         return (below[self.begin] + below[self.end] - below[-1]) / 2
 
 
-def _by_order(data_P: Floats, models_MP: Floats, pairs: ClassPairs, weights_BQ: Floats) -> Floats:
+def _by_order(data_P: Floats, models_MP: Floats, pairs: ClassPairs, multiplicity_BK: Floats) -> Floats:
     data, models = _Order(data_P), [_Order(model) for model in models_MP]
-    result = np.empty((len(weights_BQ), len(models)))
-    for b, weights_Q in enumerate(weights_BQ):
-        weights_P = weights_Q[pairs.of_pair]
+    result = np.empty((len(multiplicity_BK), len(models)))
+    for b in range(len(result)):
+        # One bootstrap at a time: over images, Q is P, and the weights of 1,000 would be gigabytes.
+        weights_P = pairs.weights(multiplicity_BK[b : b + 1])[0, pairs.of_pair]
         weighted = weights_P * data.centred_ranks(weights_P)
         result[b] = [weighted @ model.centred_ranks(weights_P) for model in models]
     return result
 
 
-def _by_class_pairs(data_P: Floats, models_MP: Floats, pairs: ClassPairs, weights_BQ: Floats) -> Floats:
+def _by_class_pairs(data_P: Floats, models_MP: Floats, pairs: ClassPairs, multiplicity_BK: Floats) -> Floats:
+    weights_BQ = pairs.weights(multiplicity_BK)
     by_class_pair = np.argsort(pairs.of_pair, kind="stable")
     borders = np.concatenate([[0], np.cumsum(pairs.sizes)]).astype(np.int64)
     slices = [slice(low, high) for low, high in zip(borders[:-1], borders[1:], strict=True)]

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from experiments.errors import InputError
 from experiments.rsa.rdm import RDMAccumulator
 
 Key = tuple[str, int]
@@ -44,6 +45,9 @@ def collect_rdms(batches: Batches, stimuli: int, memory: int) -> dict[Key, NDArr
         batches: Starts a pass; every pass must yield the same stimuli in the same order.
         stimuli: N.
         memory: Bytes of activations to keep at a time; one channel of all stimuli at least is kept.
+
+    Raises:
+        InputError: activations are not finite.
     """
     first = next(iter(batches()))
     units = {key: state.shape[1] for key, state in first.items()}
@@ -64,7 +68,13 @@ def collect_rdms(batches: Batches, stimuli: int, memory: int) -> dict[Key, NDArr
         assert row == stimuli
         for piece, values in kept.items():
             accumulators[piece.key].add(values)
-    return {key: accumulator.vector() for key, accumulator in accumulators.items()}
+    rdms: dict[Key, NDArray[np.float64]] = {}
+    for (layer, step), accumulator in accumulators.items():
+        try:
+            rdms[layer, step] = accumulator.vector()
+        except ValueError as error:
+            raise InputError(f"{layer} after time step {step}: {error}") from None
+    return rdms
 
 
 def _passes(units: dict[Key, int], channels: int) -> list[list[_Slice]]:

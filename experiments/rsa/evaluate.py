@@ -21,7 +21,7 @@ from experiments.results import RSAResult, RSARow, provenance, write_bytes, writ
 from experiments.rsa.bootstrap import FEWEST_CLASSES, bootstrap_rho_a, draw, rho_a
 from experiments.rsa.collect import Key, collect_rdms
 from experiments.rsa.rdm import label_rdm
-from experiments.rsa.weighted import bootstrap_weighted
+from experiments.rsa.weighted import FEWEST_PER_FOLD, bootstrap_weighted, default_folds
 from experiments.runner import Settings
 from experiments.sources import Source, open_source
 from experiments.statistics import benjamini_hochberg, summarize_bootstrap
@@ -45,17 +45,19 @@ RDMs = dict[str, dict[Key, NDArray[np.float64]]]
 class RSASettings(Settings):
     """Settings of experiments.rsa."""
 
+    MEMORY_ONLY = frozenset({"batch_size", "memory"})
+
     dataset: str
     path: str | None = None
     split: str = "trainval"
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     stimuli: tuple[str, ...] = STIMULI
     protocol: Protocol = "thesis"
     aspect: Aspect = "stretch"
     time_steps: str | None = None
     batch_size: int = Field(default=64, ge=1)
     method: Literal["fixed", "weighted"] = "fixed"
-    """fixed: rho-a. weighted: Pearson, non-negative weights, cross-validated over classes."""
+    """fixed: rho-a. weighted: Pearson, non-negative weights, cross-validated over what is drawn."""
 
     bootstrap: Literal["classes", "images"] = "classes"
     """What is drawn with replacement."""
@@ -137,11 +139,11 @@ def compare(rdms: RDMs, classes: NDArray[np.int64], settings: RSASettings) -> li
     return [RSARow(**row, p_adjusted=float(p)) for row, p in zip(rows, adjusted, strict=True)]
 
 
-def evaluate(weights: Weights, settings: RSASettings, target: Path, device: torch.device) -> None:
-    """Write the result file `target`, its CSV, its RDMs (.npz) and figures beside it."""
-    started = time.perf_counter()
+def check(settings: RSASettings) -> Source:
+    """The images; raises InputError or DataError for what is wrong whatever the weights are."""
     if BASELINE not in settings.stimuli or len(settings.stimuli) < 2:
         raise InputError(f"--stimuli: RSA compares others with {BASELINE!r}; give it and at least one more")
+    parse_steps(settings.time_steps, 1, stateless=False)
     source = open_source(
         settings.dataset,
         settings.path,
@@ -149,8 +151,23 @@ def evaluate(weights: Weights, settings: RSASettings, target: Path, device: torc
         protocol=settings.protocol,
         limit=settings.limit,
     )
-    if len(np.unique(source.class_ids)) < FEWEST_CLASSES:
-        raise InputError(f"--dataset: RSA needs images of at least {FEWEST_CLASSES} classes")
+    classes = len(np.unique(source.class_ids))
+    if classes < FEWEST_CLASSES:
+        raise InputError(f"--dataset: RSA needs images of at least {FEWEST_CLASSES} classes, got {classes}")
+    drawn = classes if settings.bootstrap == "classes" else len(source)
+    fewest = FEWEST_PER_FOLD * default_folds(drawn)
+    if settings.method == "weighted" and drawn < fewest:
+        raise InputError(
+            f"--method: weighted models are cross-validated over at least {fewest} {settings.bootstrap}, got "
+            f"{drawn}; take --method fixed"
+        )
+    return source
+
+
+def evaluate(weights: Weights, settings: RSASettings, target: Path, device: torch.device) -> None:
+    """Write the result file `target`, its CSV, its RDMs (.npz) and figures beside it."""
+    started = time.perf_counter()
+    source = check(settings)
     rdms, classes, names = compute_rdms(weights, source, settings, device)
     rows = compare(rdms, classes, settings)
     series: dict[str, list[float]] = {}
@@ -161,10 +178,13 @@ def evaluate(weights: Weights, settings: RSASettings, target: Path, device: torc
     result = RSAResult(
         provenance=provenance(weights, settings.model_dump(mode="json"), time.perf_counter() - started),
         data=source.about,
-        method="rho-a" if settings.method == "fixed" else "Pearson, cross-validated over classes",
+        method="rho-a"
+        if settings.method == "fixed"
+        else f"Pearson, cross-validated over {settings.bootstrap}",
         rows=rows,
         trends=trends_of(changing),
     )
+    target.unlink(missing_ok=True)  # an older one says that the files beside it are its own
     write_bytes(target.with_suffix(".npz"), _packed(rdms, classes, names, source))
     figures.save(figures.rsa_figure(result, weights.label), target)
     write_result(target, result)

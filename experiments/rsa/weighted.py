@@ -27,6 +27,10 @@ REPETITIONS = 2
 """Assignments of classes to folds per bootstrap, as in rsatoolbox."""
 
 
+FEWEST_PER_FOLD = 3
+"""A bootstrap with fewer distinct classes per fold is not evaluated (NaN), as in rsatoolbox."""
+
+
 def default_folds(classes: int) -> int:
     """Folds of a bootstrap over so many classes: rsatoolbox's rule, on the share 1 - 1/e that is drawn."""
     drawn = (1 - 1 / np.e) * classes
@@ -79,7 +83,7 @@ def bootstrap_weighted(
     result = np.full((len(draws_BK), len(models)), np.nan)
     for b, multiplicity_K in enumerate(multiplicity):
         drawn = np.flatnonzero(multiplicity_K)
-        if len(drawn) < 3 * folds:
+        if len(drawn) < FEWEST_PER_FOLD * folds:
             continue
         if assignments is None:
             repetitions = [split(random.permutation(drawn), folds) for _ in range(REPETITIONS)]

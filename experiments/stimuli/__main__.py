@@ -42,10 +42,11 @@ def main(argv: list[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     # torch takes seconds to import: --help and parse errors come at once.
     from experiments.runner import run, settings_of
-    from experiments.stimuli.evaluate import StimuliSettings, evaluate
+    from experiments.stimuli.evaluate import StimuliSettings, check, evaluate
 
     settings = settings_of(StimuliSettings, arguments)
-    return run(arguments, evaluate, settings, f"stimuli-{settings.dataset}-{settings.protocol}.json")
+    name = f"stimuli-{settings.dataset}-{settings.protocol}.json"
+    return run(arguments, evaluate, settings, name, lambda: check(settings))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_cdt
 
+from experiments.errors import InputError
 from experiments.stimuli import shapebias
-from experiments.stimuli.item import Item, Mask, Pixels, resize
+from experiments.stimuli.item import Item, Mask, Pixels, not_empty, resize
 
 
 class ShapeBias(NamedTuple):
@@ -49,12 +50,12 @@ def shape_bias(decisions: NDArray, shapes: NDArray, textures: NDArray) -> ShapeB
 
 
 def texture_partners(class_ids: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
-    """For each item the position of an item of another class; ValueError with a single class.
+    """For each item the position of an item of another class; InputError with a single class.
 
     Every item gives its texture about equally often.
     """
     if len(np.unique(class_ids)) < 2:
-        raise ValueError("shape bias needs images of at least two classes")
+        raise InputError("shape bias needs images of at least two classes")
     random = np.random.default_rng([seed, 2])
     partners = random.permutation(len(class_ids))
     for i in np.flatnonzero(class_ids[partners] == class_ids):
@@ -73,7 +74,7 @@ def texture_patch(image: Pixels, mask: Mask) -> Pixels:
 
 def cue_conflict(shape: Item, texture: Item, size: int) -> Pixels:
     """The silhouette of one item filled with the other's texture, (size, size, 3)."""
-    cutout = shapebias.cut_out(shape)
+    cutout = not_empty(shapebias.cut_out(shape), shape)
     patch = texture_patch(texture.image, texture.mask)
     height, width = cutout.mask.shape
     filled = np.pad(

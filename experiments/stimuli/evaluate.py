@@ -46,10 +46,12 @@ Decisions = dict[str, dict[int, np.ndarray]]
 class StimuliSettings(Settings):
     """Settings of experiments.stimuli."""
 
+    MEMORY_ONLY = frozenset({"batch_size"})
+
     dataset: str
     path: str | None = None
     split: str = "trainval"
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     stimuli: tuple[str, ...] = STIMULI
     protocol: Protocol = "thesis"
     aspect: Aspect = "stretch"
@@ -144,16 +146,22 @@ def trends_of(series: dict[str, list[float]]) -> list[TrendRow]:
     ]
 
 
-def evaluate(weights: Weights, settings: StimuliSettings, target: Path, device: torch.device) -> None:
-    """Write the result file `target`, its CSV, DECISIONS and figures beside it."""
-    started = time.perf_counter()
-    source = open_source(
+def check(settings: StimuliSettings) -> Source:
+    """The images; raises InputError or DataError for what is wrong whatever the weights are."""
+    parse_steps(settings.time_steps, 1, stateless=False)
+    return open_source(
         settings.dataset,
         settings.path,
         split=settings.split,
         protocol=settings.protocol,
         limit=settings.limit,
     )
+
+
+def evaluate(weights: Weights, settings: StimuliSettings, target: Path, device: torch.device) -> None:
+    """Write the result file `target`, its CSV, DECISIONS and figures beside it."""
+    started = time.perf_counter()
+    source = check(settings)
     decisions, names = decisions_on_stimuli(weights, source, settings, device)
     rows = rows_of(decisions, source.class_ids, settings.permutations, settings.seed)
     result = StimuliResult(
@@ -167,6 +175,7 @@ def evaluate(weights: Weights, settings: StimuliSettings, target: Path, device: 
             }
         ),
     )
+    target.unlink(missing_ok=True)  # an older one says that the files beside it are its own
     write_csv(target.with_name(f"{target.stem}-decisions.csv"), _table(weights, source, decisions, names))
     figures.save(figures.stimuli_figure(result, weights.label), target)
     write_result(target, result)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from data.voc_objects import Box
+from experiments.errors import InputError
 
 Pixels = NDArray[np.uint8]
 Mask = NDArray[np.bool_]
@@ -55,6 +56,15 @@ class Cutout:
 
     void: Mask
     """(H, W)."""
+
+
+def not_empty(cutout: Cutout, item: Item) -> Cutout:
+    """The cutout; InputError where a protocol's rounding leaves nothing of a box one pixel wide or high."""
+    if not cutout.mask.size:
+        raise InputError(
+            f"{item.name}: its object is {item.box}, too thin to be cut out; leave the image out"
+        )
+    return cutout
 
 
 def whole(item: Item) -> Cutout:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from experiments.errors import InputError
 from experiments.stimuli import shapebias, thesis
-from experiments.stimuli.item import Item, Pixels, padded_to_square, resize, silhouette
+from experiments.stimuli.item import Item, Pixels, not_empty, padded_to_square, resize, silhouette
 
 Protocol = Literal["thesis", "shapebias"]
 Aspect = Literal["stretch", "pad"]
@@ -59,7 +59,7 @@ def make_stimulus(
         aspect: "stretch" fills the square as both studies do; "pad" keeps the object's proportions.
     """
     maker = {"thesis": thesis, "shapebias": shapebias}[protocol]
-    cutout = maker.cut_out(item)
+    cutout = not_empty(maker.cut_out(item), item)
     if aspect == "pad":
         cutout = padded_to_square(cutout, item.ground)
     if stimulus == "normal":

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -11,17 +12,17 @@ import torch
 
 from data import DataError, Preprocessing, check_data
 from data.beton_writer import write_beton
-from data.sources import IMAGENET_MEAN, IMAGENET_STD
-from experiments import accuracy
+from experiments import accuracy, objective
+from experiments.errors import InputError
 from experiments.forward import stimulus_batches, to_input
 from experiments.report import __main__ as report
-from experiments.results import read_result
+from experiments.results import is_done, read_result
 from experiments.rsa import __main__ as rsa
 from experiments.rsa.evaluate import read_rdms
 from experiments.rsa.toolbox import to_rsatoolbox
 from experiments.sources import open_source
 from experiments.stimuli import __main__ as stimuli
-from experiments.weights import read_weights
+from experiments.weights import find_weights, read_weights
 from tests.experiments.conftest import random_weights
 
 VOC_NAMES = ["bottle", "n02123045", "cow", "train", "submarine"]  # n02123045: tabby, a cat
@@ -141,7 +142,10 @@ def test_finished_results_are_recognised_and_others_done_again(
     first = read_result(path)
     assert stimuli.main([*arguments, "--permutations", "500", "--fresh"]) == 0
     assert read_result(path).rows == first.rows  # seeded: the same numbers
+    assert stimuli.main([*arguments, "--permutations", "500", "--batch-size", "7"]) == 0
+    assert "done already" in capsys.readouterr().out  # less memory gives the same numbers
     assert stimuli.main([*arguments, "--permutations", "400"]) == 0
+    assert f"replaces a result of other settings, {path}" in capsys.readouterr().out
     assert read_result(path).provenance.settings["permutations"] == 400
 
 
@@ -170,6 +174,31 @@ def test_voc_is_analysed_with_two_state_cells(tmp_path: Path, voc: Path, protoco
     assert rsa.main([*common, "--bootstraps", "20", "--method", "weighted", "--bootstrap", "images"]) == 0
     rows = read_result(only(tmp_path / "out", f"rsa-voc-{protocol}-weighted.json")).rows
     assert {row.layer for row in rows} == {"image", "hidden1", "cell1", "hidden2", "cell2"}
+
+
+def test_a_resnet_is_analysed_after_its_one_step(tmp_path: Path, voc: Path) -> None:
+    weights = random_weights(tmp_path, VOC_NAMES, model_base="resnet18", time_steps=3)
+    shown = [
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+        "--dataset",
+        "voc",
+        "--path",
+        str(voc),
+    ]
+    assert stimuli.main([*shown, "--permutations", "9", "--limit", "8", "--stimuli", "normal"]) == 0
+    assert rsa.main([*shown, "--bootstraps", "9", "--limit", "8", "--stimuli", "normal", "silhouette"]) == 0
+    rows = read_result(only(tmp_path / "out", "rsa-voc-thesis-fixed.json")).rows
+    assert {(row.layer, row.time_step) for row in rows if row.time_step} == {
+        (f"hidden{stage}", 1) for stage in (1, 2, 3, 4)
+    }
+    known = read_weights(weights)
+    network = known.model(torch.device("cpu"))
+    given = (network, known.preprocessing, known.class_names, known.time_steps)
+    values = objective.measure(*given, metrics=("silhouette_acc",), dataset="voc", path=str(voc))
+    assert 0 <= values["silhouette_acc"] <= 1
 
 
 @pytest.mark.slow
@@ -220,6 +249,13 @@ def test_many_weights_run_as_ray_tasks_and_a_broken_one_stops_no_other(
         ),
         (["--weights", "{trained}", "--dataset", "digits", "--permutations", "0"], "--permutations: .*got 0"),
         (["--weights", "{trained}", "--dataset", "digits", "--device", "tpu3"], "--device: unknown device"),
+        (["--weights", "{trained}", "--dataset", "digits", "--device", "meta"], "--device: unknown device"),
+        (
+            ["--weights", "{trained}", "--dataset", "digits", "--device", "cuda:64"],
+            "--device: no cuda:64 here",
+        ),
+        (["--weights", "{trained}", "--dataset", "digits", "--seed", "-1"], "--seed: .*got -1"),
+        (["--weights", "{trained}", "--dataset", "digits", "--limit", "0"], "--limit: .*got 0"),
         (["--weights", "{trained}", "--dataset", "voc", "--path", "/nowhere"], "no folder at /nowhere"),
         (
             ["--weights", "{trained}", "--dataset", "voc", "--path", "{voc}"],
@@ -235,8 +271,6 @@ def test_wrong_input_ends_with_2_and_one_line(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    import re
-
     filled = [argument.format(trained=trained, voc=voc) for argument in arguments]
     assert stimuli.main([*filled, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
@@ -245,9 +279,151 @@ def test_wrong_input_ends_with_2_and_one_line(
     assert not (tmp_path / "out").exists()
 
 
-def test_weights_without_their_json_or_with_another_networks_are_refused(tmp_path: Path) -> None:
-    from experiments.errors import InputError
+def test_what_is_wrong_for_all_weights_is_told_once_before_the_first(
+    tmp_path: Path, voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(2):
+        random_weights(tmp_path, VOC_NAMES, seed)
+    shown = ["--weights", str(tmp_path / "*.weights"), "--out", str(tmp_path / "out"), "--dataset", "voc"]
+    for command, arguments, message in [
+        (stimuli, ["--path", "/nowhere"], "no folder at /nowhere"),
+        (stimuli, ["--path", str(voc), "--time-steps", "0"], "--time-steps: must be like"),
+        (
+            rsa,
+            ["--path", str(voc), "--stimuli", "silhouette"],
+            "--stimuli: RSA compares others with 'normal'",
+        ),
+        (rsa, ["--path", str(voc), "--method", "weighted"], "--method: .* at least 6 classes, got 4"),
+    ]:
+        assert command.main([*shown, *arguments]) == 2
+        error = capsys.readouterr().err
+        assert re.search(message, error)
+        assert error.count("\n") == 1
+    (tmp_path / "out").write_text("a file")
+    assert stimuli.main([*shown, "--path", str(voc)]) == 2
+    assert "--out: cannot write to" in capsys.readouterr().err
+    assert report.main([str(tmp_path / "out")]) == 2
 
+
+def test_files_that_are_called_like_a_pattern_are_found(tmp_path: Path) -> None:
+    folder = tmp_path / "lr [1e-3] ü"
+    folder.mkdir()
+    path = random_weights(folder, VOC_NAMES)
+    assert [weights.path for weights in find_weights([str(path)])] == [path]
+    assert [weights.path for weights in find_weights([str(tmp_path / "*/*.weights")])] == [path]
+
+
+@pytest.mark.parametrize("content", [b"", b"hello world", b'{"a": 1}', b"PK\x03\x04 nothing"])
+def test_a_file_that_holds_no_weights_is_named(tmp_path: Path, content: bytes) -> None:
+    path = random_weights(tmp_path, VOC_NAMES)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="net0.weights: not a weights file"):
+        read_weights(path).model(torch.device("cpu"))
+
+
+def test_results_of_another_json_beside_the_weights_are_done_again(
+    tmp_path: Path, voc: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = random_weights(tmp_path, VOC_NAMES)
+    arguments = ["--weights", str(weights), "--out", str(tmp_path / "out"), "--dataset", "voc"]
+    arguments += ["--path", str(voc), "--permutations", "9", "--stimuli", "normal"]
+    beside = weights.with_name(weights.name + ".json")
+    about = json.loads(beside.read_text())
+    for change in (
+        {},
+        {"class_names": VOC_NAMES[::-1]},
+        {"preprocessing": {**about["preprocessing"], "image_size": 40}},
+    ):
+        beside.write_text(json.dumps({**about, **change}))
+        assert stimuli.main(arguments) == 0
+        assert "done already" not in capsys.readouterr().out
+        assert stimuli.main(arguments) == 0
+        assert "done already" in capsys.readouterr().out
+
+
+def test_results_of_another_schema_are_done_again_and_not_reported(
+    analysed: Path, tmp_path: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "old" / "stimuli-digits-thesis.json"
+    path.parent.mkdir()
+    content = json.loads(only(analysed, "stimuli-digits-thesis.json").read_text())
+    settings = content["provenance"]["settings"]
+    path.write_text(json.dumps(content))
+    assert is_done(path, read_weights(trained), settings)
+    content["provenance"]["schema_version"] = 1
+    path.write_text(json.dumps(content))
+    assert not is_done(path, read_weights(trained), settings)
+    assert report.main([str(tmp_path)]) == 2
+    assert re.search(f"{path}: written by another version .*schema 1", capsys.readouterr().err)
+
+
+def test_an_analysis_killed_while_it_writes_leaves_no_older_result_as_its_own(
+    tmp_path: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = random_weights(tmp_path, VOC_NAMES)
+    shown = [
+        "--weights",
+        str(weights),
+        "--out",
+        str(tmp_path / "out"),
+        "--dataset",
+        "voc",
+        "--path",
+        str(voc),
+    ]
+    for command, option, written in [
+        (stimuli, "--permutations", "write_result"),
+        (rsa, "--bootstraps", "write_result"),
+    ]:
+        assert command.main([*shown, option, "9"]) == 0
+        module = command.__name__.replace("__main__", "evaluate")
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{module}.{written}", killed)
+            assert command.main([*shown, option, "8"]) == 130
+    assert not list((tmp_path / "out").glob("*/*.json"))  # what is beside them is of the second run
+
+
+def test_accuracy_wants_the_classes_that_the_network_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert accuracy.other_class(["cat", "dog"], ["cat", "dog", "owl"]) is None
+    assert accuracy.other_class(["cat", "owl"], ["cat", "dog", "owl"]) == 1
+    assert accuracy.other_class(["0", "1"], ["cat", "dog"]) is None  # a file without names
+    assert accuracy.other_class(["cat", "dog"], ["0", "1", "2"]) is None
+    images = str(tmp_path / "val.beton")
+    write_beton(images, [(np.zeros((8, 8, 3), dtype=np.uint8), i % 2) for i in range(4)], ["dog", "cat"])
+    weights = random_weights(tmp_path, ["cat", "dog"])
+    beside = weights.with_name(weights.name + ".json")
+    info = check_data("ffcv", dataset_path=images, dataset_val_path=images, image_size=48)
+    about = {**json.loads(beside.read_text()), "preprocessing": info.preprocessing.to_dict()}
+    beside.write_text(json.dumps(about))
+    arguments = ["--weights", str(weights), "--out", str(tmp_path / "out"), "--dataset", "ffcv"]
+    assert accuracy.main([*arguments, "--path", images]) == 2
+    assert "class 0 of ffcv is 'dog', that of" in capsys.readouterr().err
+
+
+def test_accuracy_of_a_run_without_ffcv_needs_none(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def absent() -> None:
+        raise DataError("ffcv is not installed")
+
+    monkeypatch.setattr("data.registry.require_ffcv", absent)
+    path = tmp_path / "model.weights"
+    path.write_bytes(trained.read_bytes())
+    about = json.loads(trained.with_name(trained.name + ".json").read_text())
+    about["config"]["loader"] = "torch"
+    path.with_name(path.name + ".json").write_text(json.dumps(about))
+    assert accuracy.main(["--weights", str(path), "--out", str(tmp_path), "--time-steps", "3"]) == 0
+    result = read_result(only(tmp_path, "accuracy.json"))
+    assert result.rows[0].accuracy == pytest.approx(about["metrics"]["val_acc"], abs=0.01)
+
+
+def test_weights_without_their_json_or_with_another_networks_are_refused(tmp_path: Path) -> None:
     path = random_weights(tmp_path, VOC_NAMES)
     beside = path.with_name(path.name + ".json")
     about = json.loads(beside.read_text())
@@ -268,33 +444,3 @@ def test_normalisation_is_that_of_the_training_data() -> None:
     pixels = np.full((1, 2, 2, 3), 40, dtype=np.uint8)
     images = to_input(pixels, preprocessing, torch.device("cpu"))
     assert images[0, :, 1, 0].tolist() == [15.0, 5.0, 2.0]
-
-
-def test_accuracy_refuses_classes_in_another_order_and_takes_numbered_ones(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    weights = random_weights(tmp_path, ["bird", "cat"])
-    about = weights.with_name(weights.name + ".json")
-    shown = Preprocessing(48, IMAGENET_MEAN, IMAGENET_STD, 224 / 256).to_dict()
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"preprocessing": shown}))
-    image = np.zeros((50, 60, 3), np.uint8)
-    for names, code in ((["cat", "dog"], 2), (["bird", "cat"], 0), (["0", "1"], 0)):
-        path = write_beton(tmp_path / f"{names[0]}.beton", [(image, 0), (image, 1)], names)
-        given = ["--dataset", "ffcv", "--path", str(path), "--out", str(tmp_path / names[0])]
-        assert accuracy.main(["--weights", str(weights), *given]) == code, names
-        assert ("class 0 of ffcv is cat, that of" in capsys.readouterr().err) == (code == 2)
-
-
-def test_accuracy_of_a_run_with_the_torch_loader_needs_no_ffcv(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    weights = random_weights(tmp_path, [str(digit) for digit in range(10)], loader="torch")
-    about = weights.with_name(weights.name + ".json")
-    shown = check_data("digits", image_size=48).preprocessing.to_dict()
-    about.write_text(json.dumps(json.loads(about.read_text()) | {"preprocessing": shown}))
-
-    def missing() -> None:
-        raise DataError("ffcv cannot be imported here")
-
-    monkeypatch.setattr("data.registry.require_ffcv", missing)
-    assert accuracy.main(["--weights", str(weights), "--out", str(tmp_path / "out")]) == 0

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from experiments import objective
 from experiments.errors import InputError
-from experiments.forward import decide, logits_over_time, parse_steps, states_over_time
+from experiments.forward import DECISIONS, decide, logits_over_time, parse_steps, states_over_time
 from experiments.rsa.collect import Key, collect_rdms
 from experiments.sources import NO_CLASS, class_of_outputs, open_source
 from experiments.stimuli.conflict import ShapeBias, cue_conflict, shape_bias, texture_partners, texture_patch
@@ -25,6 +25,13 @@ def test_decision_rules_by_hand() -> None:
     assert decide(logits, outputs, "restricted").tolist() == [3]
     # exp: 1, 1, 7.4 have the mean 3.1, below 4.5.
     assert decide(logits, outputs, "mean").tolist() == [7]
+
+
+@pytest.mark.parametrize("rule", DECISIONS)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_outputs_that_are_not_finite_decide_for_no_class(rule: str, value: float) -> None:
+    logits = torch.tensor([[1.0, 0.0, 0.0], [value, 0.0, 0.0], [value, value, value]])
+    assert decide(logits, np.array([3, 7, 9]), rule).tolist() == [3, NO_CLASS, NO_CLASS]
 
 
 def test_imagenets_order_is_understood_without_names() -> None:
@@ -45,7 +52,7 @@ def test_time_steps_are_ranges_and_lists(text: str | None, steps: list[int]) -> 
     assert parse_steps(text, 4, True) == [1]
 
 
-@pytest.mark.parametrize("text", ["0", "a", "3-1", "-2", ""])
+@pytest.mark.parametrize("text", ["0", "a", "3-1", "-2", "2-", ""])
 def test_time_steps_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(InputError, match="--time-steps"):
         parse_steps(text, 4, False)
@@ -80,6 +87,12 @@ def test_rdms_are_the_same_whatever_fits_into_memory(memory: int) -> None:
         np.testing.assert_allclose(rdms[key], exact, rtol=1e-5)
     # One more to see the shapes; the 17 channels then come one, five or nine at a time, or at once.
     assert len(passes) == 1 + {1: 17, 140: 4, 252: 2, 10**9: 1}[memory]
+
+
+def test_activations_that_are_not_finite_are_named_by_layer_and_step() -> None:
+    states = {("hidden1", 1): torch.ones(4, 2), ("cell3", 5): torch.tensor([[1.0], [2], [torch.inf], [3]])}
+    with pytest.raises(InputError, match="cell3 after time step 5: activations are not finite"):
+        collect_rdms(lambda: [states], 4, 10**6)
 
 
 def test_shape_bias_by_hand() -> None:

@@ -1,5 +1,6 @@
 """The fast algorithms give rsatoolbox's numbers on rsatoolbox's own draws."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from experiments.rsa.bootstrap import ClassPairs, bootstrap_rho_a, rho_a
+from experiments.rsa.bootstrap import ClassPairs, bootstrap_rho_a, draw, rho_a
 from experiments.rsa.rdm import RDMAccumulator, label_rdm
 from experiments.rsa.toolbox import from_rsatoolbox, to_rsatoolbox
 from experiments.rsa.weighted import WeightedModel, bootstrap_weighted, split
@@ -172,3 +173,14 @@ def test_rdms_survive_the_way_to_rsatoolbox_and_back() -> None:
     assert back.keys() == rdms.keys()
     for name in rdms:
         np.testing.assert_array_equal(back[name], rdms[name])
+
+
+def test_a_bootstrap_over_images_needs_no_memory_for_each_draw() -> None:
+    random = np.random.default_rng(0)
+    images, bootstraps = 60, 1000
+    rdm = random.normal(size=images * (images - 1) // 2)
+    tracemalloc.start()
+    bootstrap_rho_a(rdm, rdm[None], np.arange(images), draw(images, bootstraps, 0))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 8 * len(rdm) * bootstraps / 4  # a quarter of the weights of all pairs in all draws

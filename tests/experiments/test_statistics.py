@@ -91,9 +91,24 @@ def test_trend_of_a_perfect_rise_is_one_ordering_of_all() -> None:
     assert rise.tau == 1
     assert rise.p == pytest.approx(1 / math.factorial(7))
     assert trend([7, 6, 5, 4, 3, 2, 1]).p == 1  # a fall is no rise
-    assert trend([1, 1, 2, 3]).method == "asymptotic"
     assert math.isnan(trend([2, 2, 2]).tau)
     assert math.isnan(trend([2]).tau)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(1, 2, 2), (1, 2, 3, 3), (3, 1, 1, 2), (2, 2, 1), (1, 2, 3, 3, 4, 5), (1, 0, 1, 0, 1, 2), (4, 1, 3, 2)],
+)
+def test_trend_is_exact_with_and_without_ties(values: tuple[int, ...]) -> None:
+    def rise(order: tuple[int, ...]) -> int:
+        return sum((b > a) - (b < a) for a, b in itertools.combinations(order, 2))
+
+    orders = list(itertools.permutations(values))
+    expected = sum(rise(order) >= rise(values) for order in orders) / len(orders)
+    assert trend(values).p == pytest.approx(expected)
+    if len(set(values)) == len(values):
+        theirs = stats.kendalltau(range(len(values)), values, method="exact", alternative="greater")
+        assert trend(values).p == pytest.approx(theirs.pvalue)
 
 
 def test_bootstrap_summary_leaves_out_what_could_not_be_evaluated() -> None:

@@ -172,3 +172,12 @@ def test_both_spellings_are_understood_and_others_are_named() -> None:
     with pytest.raises(InputError, match="'sketch'; known are normal, foreground"):
         canonical("sketch")
     assert [canonical(name) for name in STIMULI] == list(STIMULI)
+
+
+@pytest.mark.parametrize("protocol", ["thesis", "shapebias"])
+def test_an_object_too_thin_to_be_cut_out_is_named(protocol: str) -> None:
+    mask = np.zeros((20, 30), dtype=bool)
+    mask[3:15, 7] = True
+    thin = Item("2008_000007", 1, np.zeros((20, 30, 3), np.uint8), mask, ~mask & mask, Box(7, 3, 8, 15))
+    with pytest.raises(InputError, match="2008_000007: its object is .* too thin"):
+        make_stimulus(thin, "silhouette", 32, protocol=protocol)

@@ -1,12 +1,15 @@
 """Shape metrics in a run's reports."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import pytest
 import torch
 
 from data import open_data
+from experiments import sources
 from experiments.objective import METRICS, measure
 from models import build_model
 from tests.trainable.sessions import assert_same, run
@@ -52,3 +55,14 @@ def test_a_missing_folder_of_stimuli_is_named_before_training(tmp_path: Path, sm
     )
     with pytest.raises(ConfigError, match=r"run.json: shape_metrics: .*VOC2012"):
         check(config, "run.json")
+
+
+def test_stimuli_of_one_class_are_refused_for_shape_bias_before_training(
+    monkeypatch: pytest.MonkeyPatch, small: dict[str, Any]
+) -> None:
+    digits = sources.open_source("digits", None)
+    threes = replace(digits, class_ids=np.full(5, 3))
+    monkeypatch.setattr(sources, "open_source", lambda *_, **__: threes)
+    with pytest.raises(ConfigError, match="shape_metrics: shape bias needs images of at least two classes"):
+        check(TrainConfig(**small, shape_metrics=["shape_bias"]), "run.json")
+    check(TrainConfig(**small, shape_metrics=["silhouette_acc"]), "run.json")
