@@ -126,3 +126,19 @@ def test_a_list_of_numbers_becomes_a_curve_per_entry_in_tensorboard(tmp_path: Pa
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert sorted(events.Tags()["scalars"]) == ["val_acc_t/01", "val_acc_t/02"]
     assert events.Scalars("val_acc_t/02")[0].value == 0.5
+
+
+def test_an_epoch_whose_run_was_killed_before_it_was_drawn_is_drawn_by_the_next_one(tmp_path: Path) -> None:
+    rows = [{"epoch": n, "val_acc": n / 4} for n in (1, 2, 3)]
+    with Tracker(tmp_path, [], {}) as tracker:
+        tracker.log(rows[0])
+    with Tracker(tmp_path, rows[:2], {}) as tracker:  # epoch 2 is in the checkpoint alone
+        tracker.log(rows[2])
+    with Tracker(tmp_path, rows, {}):
+        pass
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_acc")] == [
+        (1, 0.25),
+        (2, 0.5),
+        (3, 0.75),
+    ]
