@@ -18,6 +18,7 @@ from tests.commands import ROOT, Start, write
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.session import LocalSession
+from trainable.single import Run
 from trainable.tracking import read_rows
 
 
@@ -123,6 +124,33 @@ def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     process.finish(code=130, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("do_reload", "arguments", "fresh"),
+    [
+        (True, [], False),
+        (False, [], True),
+        (False, ["--resume"], False),
+        (False, ["--force"], False),
+        (True, ["--fresh"], True),
+    ],
+)
+def test_what_the_command_line_asks_for_is_more_than_do_reload(
+    tmp_path: Path,
+    small: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    do_reload: bool,
+    arguments: list[str],
+    fresh: bool,
+) -> None:
+    settings = {**small, "do_reload": do_reload}
+    path = write(tmp_path / "run.json", settings)
+    train(TrainConfig(**{**settings, "epochs": 1}), LocalSession(tmp_path / "first"))
+    runs: list[Run] = []
+    monkeypatch.setattr(Run, "train", lambda self, workers: runs.append(self) or 0)
+    assert run_train.main([str(path), "--storage", str(tmp_path), "--name", "first", *arguments]) == 0
+    assert [run.fresh for run in runs] == [fresh]
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def claimed(config: TrainConfig, folder: Path, *, fresh: bool) -> Iterator[None]
     """Own the folder within the block; `fresh` empties it first.
 
     Raises:
-        ConfigError: another command trains this run.
+        ConfigError: another command trains this run, or `fresh` would delete what is no run.
         StorageError: the folder cannot be written.
     """
     try:
@@ -91,6 +91,8 @@ def claimed(config: TrainConfig, folder: Path, *, fresh: bool) -> Iterator[None]
         raise storage_error(folder, error) from error
     with lock:
         if fresh:
+            if not (folder / CONFIG_FILE).exists() and any(p for p in folder.iterdir() if p.name[0] != "."):
+                raise ConfigError([f"{folder}: holds no run, and starting over would delete what is there"])
             _empty(folder)
         atomic.write_json(folder / CONFIG_FILE, config.model_dump(mode="json"))
         yield
@@ -126,7 +128,8 @@ def check_writable(folder: Path, option: str, at_least: int = 0) -> None:
 
 def _empty(folder: Path) -> None:
     """Remove all but the lock, which others may be waiting for."""
-    for path in folder.iterdir():
+    # The file by which a run is known goes last: a kill in between leaves a run.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         if path.name == ".lock":
             continue
         if path.is_dir() and not path.is_symlink():

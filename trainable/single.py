@@ -17,6 +17,7 @@ from trainable.loop import WEIGHTS_FILE
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, VAL_ACC
 from trainable.progress import EpochLines
 from trainable.run_folder import CHECKPOINTS, claimed
+from trainable.say import say
 from trainable.tracking import read_rows
 from trainable.weights import described
 
@@ -41,7 +42,10 @@ class Run:
     out: Path | None = None
     """Where the final weights are copied to, and their description beside them."""
 
-    def train(self, *, workers: int, fresh: bool) -> int:
+    fresh: bool = False
+    """Whether to delete what is in the folder and start over."""
+
+    def train(self, *, workers: int) -> int:
         """Train to the end and write the weights to `out`; returns the exit code, 0 or 1.
 
         Raises:
@@ -49,18 +53,18 @@ class Run:
             Stopped: a signal asked for it.
         """
         try:
-            with claimed(self.config, self.folder, fresh=fresh or not self.config.do_reload):
-                print(f"Run folder: {self.folder}", flush=True)
+            with claimed(self.config, self.folder, fresh=self.fresh):
+                say(f"Run folder: {self.folder}")
                 if (self.folder / WEIGHTS_FILE).exists():
-                    print("This run is finished already; --fresh trains it again.")
+                    say("This run is finished already; --fresh trains it again.")
                 else:
                     problem = self._fit(workers)
                     if problem:
-                        print(problem, file=sys.stderr)
+                        say(problem, sys.stderr)
                         return 1
                 return self._deliver()
         except StorageError as error:
-            print(error, file=sys.stderr)
+            say(str(error), sys.stderr)
             return 1
 
     def _deliver(self) -> int:
@@ -69,22 +73,24 @@ class Run:
             for source, target in ((described(weights), described(self.out)), (weights, self.out)):
                 atomic.write_bytes(target, source.read_bytes())
         last = read_rows(self.folder)[-1]
-        print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {self.out or weights}", flush=True)
+        say(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {self.out or weights}")
         return 0
 
     def _fit(self, workers: int) -> str | None:
         """Train; returns what went wrong, or None."""
         (self.folder / signals.STOP_FILE).unlink(missing_ok=True)
         if self.config.logs_to_wandb and (why := weights_and_biases.unavailable()):
-            print(why, flush=True)
+            say(why)
         cluster.connect(dashboard=False)
         cpus, gpus = cluster.capacity()
         if workers > cpus:
             raise ConfigError([f"--workers: must not exceed the cluster's {cpus} CPUs, got {workers}"])
+        if 0 < gpus < workers:
+            say(f"{workers} workers don't fit the cluster's GPUs ({gpus}): training on CPUs.")
         plan = Workers(workers, cpus=cpus // workers, gpus=1 if gpus >= workers else 0)
         position = self._position()
         if position:
-            print(f"Going on from the last checkpoint: {position}.", flush=True)
+            say(f"Going on from the last checkpoint: {position}.")
         failure: Exception | None = None
         with EpochLines(self.folder, self.config.epochs):
             try:
@@ -107,9 +113,7 @@ class Run:
 
     def _ask_to_stop(self, signal_name: str) -> None:
         atomic.write_text(self.folder / signals.STOP_FILE, signal_name)
-        print(
-            f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once.", file=sys.stderr, flush=True
-        )
+        say(f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once.", sys.stderr)
 
     def _position(self) -> str:
         positions = CheckpointStore(self.folder / CHECKPOINTS).positions()

@@ -57,6 +57,40 @@ def test_a_folder_has_one_command_at_a_time_and_fresh_empties_it(
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
 
 
+def test_starting_over_deletes_runs_and_nothing_else(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, photos = TrainConfig(**small), tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("precious")
+    with (
+        pytest.raises(
+            ConfigError, match="photos: holds no run, and starting over would delete what is there"
+        ),
+        claimed(config, photos, fresh=True),
+    ):
+        pass
+    assert (photos / "a.jpg").read_text() == "precious"
+    # Killed while it is emptied, a run's folder is still known as one.
+    run = tmp_path / "run"
+    with claimed(config, run, fresh=False):
+        for name in ("a", "b", "z"):
+            (run / name).write_text("")
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "z":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt), claimed(config, run, fresh=True):
+            pass
+    with claimed(config, run, fresh=True):
+        assert {path.name for path in run.iterdir()} == {".lock", "config.json"}
+
+
 def test_space_that_will_be_needed_is_asked_for_before_the_start(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deeper", "--storage", at_least=1000)
     assert not (tmp_path / "new").exists()
