@@ -104,7 +104,7 @@ class OptimizationSettings(Settings):
     """When accuracy at twice the trained time steps (`val_acc_2t`) is measured: it costs as much
     as two validations."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of weights, order of images, augmentation and dropout."""
 
     @model_validator(mode="after")
