@@ -112,3 +112,29 @@ def test_out_is_a_file_for_one_config_and_a_folder_or_a_pattern_for_any_number(t
         out_files(str(tmp_path), ["a/one.json", "b/one.yaml"])
     with pytest.raises(ConfigError, match="--out: no folder"):
         out_files("/nowhere/deep/x.weights", sources[:1])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("", "--out: is empty"),
+        ("/dev/null", "--out: /dev/null is no file to write over"),
+        ("run.json", "run.json is a configuration, which would be written over"),
+        ("run", "run.json is a configuration, which would be written over"),  # described in run.json
+        ("folder/{name}", "folder/run is a folder"),
+    ],
+)
+def test_weights_are_written_over_weights_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "folder" / "run").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=message) as error:
+        out_files(out, ["run.json"])
+    assert len(error.value.problems) == 1
+
+
+def test_a_tilde_in_out_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert out_files("~/a.weights", ["run.json"]) == [tmp_path / "a.weights"]
