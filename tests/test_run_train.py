@@ -96,16 +96,16 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
     bad = {**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}
     configs = [
         write(tmp_path / "diverging.json", bad),
-        write(tmp_path / "good.json", {**small, "epochs": 1}),
+        write(tmp_path / "gut & schön.json", {**small, "epochs": 1}),
     ]
     arguments = ("run_train.py", *configs, "--storage", tmp_path / "runs", "--out", f"{tmp_path}/weights/")
     output = command(*arguments).finish(code=1)
     assert re.search(r"diverged in epoch 1, step \d+ of the run: \w+", output)
     assert "1 of 2 configs done; failed: " in output
-    assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["good.weights"]
-    about = json.loads((tmp_path / "weights" / "good.weights.json").read_text())
+    assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["gut & schön.weights"]
+    about = json.loads((tmp_path / "weights" / "gut & schön.weights.json").read_text())
     assert about["metrics"]["epoch"] == 1
-    assert torch.load(tmp_path / "weights" / "good.weights", weights_only=True)
+    assert torch.load(tmp_path / "weights" / "gut & schön.weights", weights_only=True)
 
 
 @pytest.mark.slow
