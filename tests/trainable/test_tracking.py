@@ -87,6 +87,28 @@ def test_without_a_login_weights_and_biases_is_off_and_says_so(
     assert not (tmp_path / "run" / "wandb").exists()
 
 
+def test_a_run_outlives_the_process_of_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dead:
+        def log(self, *values: Any, **options: Any) -> None:
+            raise ConnectionResetError("Connection lost")
+
+        finish = log
+
+    monkeypatch.setattr(weights_and_biases, "unavailable", lambda: None)
+    monkeypatch.setattr(weights_and_biases, "_start", lambda folder, config: Dead())
+    with Tracker(tmp_path / "logs", [], {}, wandb=True) as tracker:
+        tracker.log({"epoch": 1, "val_acc": 0.5})
+        tracker.log({"epoch": 2, "val_acc": 0.5})
+    assert [row["epoch"] for row in read_rows(tmp_path / "logs")] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Weights & Biases is off from here on: Connection lost"
+    ]
+    with Tracker(tmp_path / "closes", [], {}, wandb=True):
+        pass
+
+
 def test_without_the_package_weights_and_biases_is_off_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     assert "pip install wandb" in str(weights_and_biases.unavailable())
