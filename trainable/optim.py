@@ -57,7 +57,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         group.update(own)
         if isinstance(optimizer, torch.optim.RMSprop) and group["momentum"] > 0:
             # RMSprop makes this in the first step only, and only where there is momentum then.
-            for parameter in group["params"]:
+            for parameter in optimizer.state.keys() & set(group["params"]):
                 optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 

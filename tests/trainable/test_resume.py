@@ -171,3 +171,18 @@ def test_a_damaged_checkpoint_is_told_in_the_row_of_the_epoch_it_cost(
     told = {row["epoch"]: row.get("notes", []) for row in session.reports}
     assert [len(notes) for notes in told.values()] == [0, 1, 0]
     assert f"checkpoint {path} is damaged" in told[2][0]
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_says_that_it_starts_over(
+    tmp_path: Path, small: dict[str, Any]
+) -> None:
+    settings = {**small, "checkpoint_interval": 1, "epochs": 2}
+    with pytest.raises(Killed):
+        train(TrainConfig(**settings), DyingSession(tmp_path, dies_in_report=1))
+    CheckpointStore(tmp_path / "checkpoints").path((1, 0)).write_bytes(b"")
+    with pytest.warns(UserWarning, match="damaged"):
+        _, session = run(tmp_path, settings)
+    assert [row["epoch"] for row in session.reports] == [1, 2]
+    assert (
+        session.reports[0]["notes"][-1] == f"no checkpoint in {tmp_path}/checkpoints is intact; starting over"
+    )
