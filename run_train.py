@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainable.errors import ConfigError, check_name
+from trainable.say import say
 from trainable.signals import as_interrupts
 
 if TYPE_CHECKING:
@@ -84,11 +85,11 @@ def main(argv: list[str] | None = None) -> int:
         _complain(error)
         return 2
     except KeyboardInterrupt:
-        print("Interrupted. The same command goes on.", file=sys.stderr)
+        say("Interrupted. The same command goes on.", sys.stderr)
         return 130
     except SystemExit as error:
         if error.code == signal.SIGTERM:  # Ray's answer to the signal while it starts
-            print("Interrupted. The same command goes on.", file=sys.stderr)
+            say("Interrupted. The same command goes on.", sys.stderr)
             return 130
         raise
 
@@ -118,25 +119,29 @@ def _run(arguments: argparse.Namespace) -> int:
         config = validate(TrainConfig, values, path)
         config = config.with_absolute_paths()
         place = _place(arguments.storage, arguments.name or folder_name(config, Path(path).stem))
-        if not (arguments.fresh or arguments.force):
+        # What the command line asks for is more than the file's `do_reload`.
+        fresh = arguments.fresh or not (config.do_reload or arguments.resume or arguments.force)
+        if not (fresh or arguments.force):
             place.check_same_run(config)
         if arguments.resume and place.last_checkpoint() is None:
             raise ConfigError([f"{place}: no checkpoint to resume from"])
-        preflight.check(config, path, arguments.workers)
-        runs.append(Run(config, path, place, out))
+        info = preflight.check(config, path, arguments.workers)
+        if arguments.force:
+            preflight.check_forced(config, place, info)
+        runs.append(Run(config, path, place, out, fresh))
     codes = []
     for run in runs:
         try:
-            codes.append(run.train(workers=arguments.workers, fresh=arguments.fresh))
+            codes.append(run.train(workers=arguments.workers))
         except ConfigError as error:  # e.g. another process trains it: the others can go on
             _complain(error)
             codes.append(2)
         except Stopped as stopped:
-            print(stopped, file=sys.stderr)
+            say(str(stopped), sys.stderr)
             return 130
     if len(runs) > 1:
         failed = [run.source for run, code in zip(runs, codes, strict=True) if code]
-        print(
+        say(
             f"{len(runs) - len(failed)} of {len(runs)} configs done"
             + (f"; failed: {', '.join(failed)}" if failed else "")
         )
@@ -161,7 +166,7 @@ def _place(storage: str, name: str) -> RunPlace:
 
 def _complain(error: ConfigError) -> None:
     for problem in error.problems:
-        print(problem, file=sys.stderr)
+        say(problem, sys.stderr)
 
 
 if __name__ == "__main__":

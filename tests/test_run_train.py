@@ -18,6 +18,7 @@ from tests.commands import ROOT, Start, write
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
 from trainable.session import LocalSession
+from trainable.single import Run
 from trainable.tracking import read_rows
 
 
@@ -95,16 +96,16 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
     bad = {**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}
     configs = [
         write(tmp_path / "diverging.json", bad),
-        write(tmp_path / "good.json", {**small, "epochs": 1}),
+        write(tmp_path / "gut & schön.json", {**small, "epochs": 1}),
     ]
     arguments = ("run_train.py", *configs, "--storage", tmp_path / "runs", "--out", f"{tmp_path}/weights/")
     output = command(*arguments).finish(code=1)
     assert re.search(r"diverged in epoch 1, step \d+ of the run: \w+", output)
     assert "1 of 2 configs done; failed: " in output
-    assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["good.weights"]
-    about = json.loads((tmp_path / "weights" / "good.weights.json").read_text())
+    assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["gut & schön.weights"]
+    about = json.loads((tmp_path / "weights" / "gut & schön.weights.json").read_text())
     assert about["metrics"]["epoch"] == 1
-    assert torch.load(tmp_path / "weights" / "good.weights", weights_only=True)
+    assert torch.load(tmp_path / "weights" / "gut & schön.weights", weights_only=True)
 
 
 @pytest.mark.slow
@@ -123,6 +124,33 @@ def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(
     process.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)
     process.finish(code=130, timeout=30)
+
+
+@pytest.mark.parametrize(
+    ("do_reload", "arguments", "fresh"),
+    [
+        (True, [], False),
+        (False, [], True),
+        (False, ["--resume"], False),
+        (False, ["--force"], False),
+        (True, ["--fresh"], True),
+    ],
+)
+def test_what_the_command_line_asks_for_is_more_than_do_reload(
+    tmp_path: Path,
+    small: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    do_reload: bool,
+    arguments: list[str],
+    fresh: bool,
+) -> None:
+    settings = {**small, "do_reload": do_reload}
+    path = write(tmp_path / "run.json", settings)
+    train(TrainConfig(**{**settings, "epochs": 1}), LocalSession(tmp_path / "first"))
+    runs: list[Run] = []
+    monkeypatch.setattr(Run, "train", lambda self, workers: runs.append(self) or 0)
+    assert run_train.main([str(path), "--storage", str(tmp_path), "--name", "first", *arguments]) == 0
+    assert [run.fresh for run in runs] == [fresh]
 
 
 @pytest.mark.parametrize(

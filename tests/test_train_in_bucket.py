@@ -137,7 +137,7 @@ def test_fresh_deletes_a_run_and_nothing_else(bucket: str, small: dict[str, Any]
     remote, config = Remote(bucket).child("run"), TrainConfig(**small)
     remote.write("cat.jpg", b"x")
     with (
-        pytest.raises(ConfigError, match="run: holds no run, but other files"),
+        pytest.raises(ConfigError, match="run: holds no run, and starting over would delete"),
         RunBucket(remote).claimed(config, fresh=True),
     ):
         pass

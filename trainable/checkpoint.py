@@ -121,6 +121,8 @@ class CheckpointStore:
             except sealed.DAMAGE as error:
                 self.notes.append(f"checkpoint {path} is damaged ({error}); using the one before")
                 warnings.warn(self.notes[-1], stacklevel=2)
+        if self.notes:
+            self.notes.append(f"no checkpoint in {self.folder} is intact; starting over")
         return None
 
     def load(self, position: tuple[int, int], map_location: str | torch.device = "cpu") -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import difflib
 import json
 import os
 import re
@@ -35,6 +36,14 @@ class _Loader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                # No part of YAML 1.2, and PyYAML 6.0.4 takes the wrong value where merged mappings merge.
+                raise yaml.constructor.ConstructorError(
+                    None,
+                    None,
+                    "<< merges mappings, which is not supported; write the keys",
+                    key_node.start_mark,
+                )
             key = self.construct_object(key_node, deep=True)
             if isinstance(key, list | dict | set):
                 raise yaml.constructor.ConstructorError(
@@ -65,9 +74,17 @@ def parse_yaml(text: str) -> Any:
 
 def _parse_json(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_mapping)
     except RecursionError:
         raise ValueError("is nested too deep") from None
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    mapping = dict(pairs)
+    if len(mapping) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return mapping
 
 
 def read_mapping(path: str | Path) -> dict[str, Any]:
@@ -101,7 +118,7 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
 
 def _read(path: str) -> str:
     if "://" not in path:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     from trainable.remote import HASTY, Remote  # files need none of it
 
     folder, _, name = path.rpartition("/")
@@ -213,7 +230,9 @@ def problems_of(
         if item["type"] == "extra_forbidden":
             message = "unknown key"
             if allowed and len(item["loc"]) == 1:
-                message += f"; allowed: {', '.join(allowed)}"
+                near = difflib.get_close_matches(key, allowed, 1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                message += f"; allowed: {', '.join(allowed)}{hint}"
         elif item["type"] not in ("missing", "union_tag_not_found", "value_error"):
             given[key] = f", got {item['input']!r}"
         if item["type"] == "union_tag_invalid":

@@ -28,6 +28,9 @@ from trainable.working_folder import WorkingFolder
 # Ray Train asks its workers for news every 2 s by default, which a run of short epochs would wait for.
 os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
 
+_RAY_FOLDER = "ray_train"
+"""What Ray Train keeps for itself, within the run's folder."""
+
 
 @dataclass(frozen=True)
 class Workers:
@@ -175,8 +178,9 @@ def fit(
         ),
         torch_config=_Config(backend="nccl" if workers.gpus >= 1 and torch.cuda.is_available() else "gloo"),
         run_config=RunConfig(
-            name=folder.name,
-            storage_path=str(folder.parent),
+            # Ray counts by this name, in ASCII; a run's folder may be called anything.
+            name=_RAY_FOLDER,
+            storage_path=str(folder),
             failure_config=FailureConfig(max_failures=max_failures),
             callbacks=callbacks,
         ),

@@ -42,10 +42,11 @@ def footprint(config: TrainConfig, num_classes: int, image_size: int) -> Footpri
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         network = build_model(config, num_classes).train()
-        one, two = (_saved(network, images, image_size) for images in (1, 2))
+        # One image alone has nothing to be normalised over where the last maps are 1x1.
+        two, three = (_saved(network, images, image_size) for images in (2, 3))
     weights = sum(4 * parameter.numel() for parameter in network.parameters())
     copies = 2 + _OPTIMIZER.get(config.optimizer, 2) + (config.ema_decay is not None)
-    per_image = two - one if config.precision == "fp32" else (two - one) // 2
+    per_image = three - two if config.precision == "fp32" else (three - two) // 2
     return Footprint(copies * weights, per_image)
 
 

@@ -134,7 +134,12 @@ class _Run:
             state.epoch + 1 == config.max_epochs or self._stopped_improving(validation.loss)
         )
         if diverged is None and (config.val_2t == "always" or (finished and config.val_2t == "end")):
-            twice = validate(state, self.data.validation, time_steps=2 * config.time_steps)
+            twice = validate(
+                state,
+                self.data.validation,
+                time_steps=2 * config.time_steps,
+                interrupt=self._stop_between_batches,
+            )
             row[VAL_ACC_2T] = twice.acc
         every = config.shape_metrics_every
         due = finished or (every is not None and (state.epoch + 1) % every == 0)
@@ -262,13 +267,12 @@ class _Run:
         # Worker 0 alone judges which checkpoint is intact, so that all continue from the same one.
         content = self.store.load_latest() if self.session.rank == 0 else None
         position = self.session.gather(tuple(content["position"]) if content else None)[0]
+        if position is not None:
+            self.state.restore(self.store.load(position) if content is None else content)
+        elif self.config.init is not None:
+            self.state.start_from(self.config.init)
         self.state.micro_batch.notes += self.store.notes
-        if position is None:
-            if self.config.init is not None:
-                self.state.start_from(self.config.init)
-            return False
-        self.state.restore(self.store.load(position) if content is None else content)
-        return True
+        return position is not None
 
 
 class _Timed:

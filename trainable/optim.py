@@ -45,6 +45,22 @@ def build_optimizer(network: nn.Module, config: TrainConfig) -> Optimizer:
     return OPTIMIZERS[config.optimizer]([g for g in groups if g["params"]], config)
 
 
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Go on from `state`, the state_dict of an optimizer of the same kind and the same parameters.
+
+    Momentum and weight decay stay the optimizer's own, which may be others; the rate is the schedule's.
+    """
+    kept = ("params", "lr")
+    settings = [{k: v for k, v in group.items() if k not in kept} for group in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
+        if isinstance(optimizer, torch.optim.RMSprop) and group["momentum"] > 0:
+            # RMSprop makes this in the first step only, and only where there is momentum then.
+            for parameter in optimizer.state.keys() & set(group["params"]):
+                optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
+
+
 def is_kernel(parameter: Tensor) -> bool:
     """Whether a parameter mixes values (a matrix, a convolution) rather than scaling or shifting channels.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trainable.errors import ConfigError
 from trainable.run_folder import check_writable
+from trainable.weights import described
 
 NAME = "{name}"
 
@@ -19,10 +20,14 @@ def out_files(out: str | None, sources: list[str]) -> list[Path | None]:
     without its ending.
 
     Raises:
-        ConfigError: two configurations would share a file, or the folder cannot be written.
+        ConfigError: two configurations would share a file, the folder cannot be written, or what is there
+            is a configuration itself or no file.
     """
     if out is None:
         return [None] * len(sources)
+    if not out:
+        raise ConfigError(["--out: is empty; give a file or a folder"])
+    out = os.path.expanduser(out)
     if NAME in out:
         pattern = out
     elif out.endswith(os.sep) or Path(out).is_dir():
@@ -46,7 +51,12 @@ def out_files(out: str | None, sources: list[str]) -> list[Path | None]:
         # A folder with a slash may be new; where it should lie must be there: a typo is not a new tree.
         if not folder.is_dir() and not folder.parent.is_dir():
             problems.append(f"--out: no folder {folder}")
-    problems += [f"--out: {file} is a folder" for file in files if file.is_dir()]
+    for file in files:
+        if file.exists() and not file.is_file():
+            problems.append(f"--out: {file} is {'a folder' if file.is_dir() else 'no file to write over'}")
+        for written in (file, described(file)):
+            if written in {Path(source).absolute() for source in sources}:
+                problems.append(f"--out: {written} is a configuration, which would be written over")
     if problems:
         raise ConfigError(problems)
     for folder in {file.parent for file in files}:

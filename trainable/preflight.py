@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from data import DataError, DataInfo, check_data
 from models import build_uninitialized
+from trainable.checkpoint import CheckpointStore
 from trainable.config import TrainConfig
 from trainable.errors import ConfigError
+from trainable.metrics import DIVERGED, FINISHED
+from trainable.run_folder import CHECKPOINTS, changed_settings
+from trainable.run_place import RunPlace
 from trainable.shape import check_shape
+from trainable.tracking import read_rows
 from trainable.weights import WeightsError, check_fit, read_weights
 
 
@@ -50,3 +55,28 @@ def check(config: TrainConfig, source: str, workers: int = 1) -> DataInfo:
     if problems:
         raise ConfigError(f"{source}: {problem}" for problem in problems)
     return info
+
+
+def check_forced(config: TrainConfig, place: RunPlace, info: DataInfo) -> None:
+    """Check that the run in `place` can go on under settings that have changed.
+
+    Raises:
+        ConfigError: it has ended already, or its weights are those of another network.
+    """
+    changed = changed_settings(config, place.folder)
+    rows = read_rows(place.folder)
+    if not changed:
+        return
+    told = f"{place} holds a run with other settings ({'; '.join(changed)})"
+    if rows and not rows[-1].keys().isdisjoint((FINISHED, DIVERGED)):
+        raise ConfigError([f"--force: {told} that has ended; give this one another --name, or --fresh"])
+    store = CheckpointStore(place.folder / CHECKPOINTS)
+    if (position := place.last_checkpoint()) is not None:
+        place.fetch(f"{CHECKPOINTS}/{store.path(position).name}")
+    content = store.load_latest()
+    if content is None:
+        return
+    try:
+        check_fit(build_uninitialized(config, info.num_classes), content["model"], place.address(CHECKPOINTS))
+    except WeightsError as error:
+        raise ConfigError([f"--force: {told}; {error}"]) from None

@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from typing_extensions import Self
 
 from trainable.atomic import StorageError
-from trainable.metrics import EPOCH, VAL_ACC, epoch_line
+from trainable.metrics import EPOCH, NOTES, VAL_ACC, epoch_line
+from trainable.say import say
 from trainable.tracking import read_rows
 
 PROGRESS_FILE = "progress.json"
@@ -49,7 +50,9 @@ class StepReporter:
 
 
 class EpochLines:
-    """Prints a line per epoch while the run's result file grows, and a bar where a terminal is.
+    """Prints a line per epoch, and what its row says to the user, while the run's result file grows.
+
+    Where a terminal is, a bar shows how far the epoch is.
 
     The workers' own output may come from other machines and through Ray's log files; the run's folder is
     seen by all.
@@ -97,7 +100,8 @@ class EpochLines:
         self._stop.set()
         self._thread.join()
         if self._bar is not None:
-            self._bar.stop()
+            with contextlib.suppress(OSError):
+                self._bar.stop()
 
     def _watch(self) -> None:
         while not self._stop.wait(self._pause):
@@ -108,19 +112,25 @@ class EpochLines:
         with contextlib.suppress(StorageError):  # what is there now is shown with the next look
             self._read()
         best, best_epoch = -math.inf, 0
-        for row in read_rows(self._folder):
+        rows = read_rows(self._folder)
+        # A run that goes on drops the rows after its checkpoint, and trains those epochs again.
+        self._printed = min(self._printed, int(rows[-1][EPOCH]) if rows else 0)
+        for row in rows:
             best, best_epoch = max((best, best_epoch), (_accuracy(row), row[EPOCH]), key=lambda pair: pair[0])
             if row[EPOCH] > self._printed:
+                for note in row.get(NOTES, []):
+                    self._print(note)
                 self._print(epoch_line(row, self._epochs, best, best_epoch))
                 self._printed = row[EPOCH]
         if self._bar is not None:
             self._move(self._bar)
 
     def _print(self, line: str) -> None:
-        if self._bar is not None:
-            self._bar.console.print(line, markup=False)
+        if self._bar is None:
+            say(line)
         else:
-            print(line, flush=True)
+            with contextlib.suppress(OSError):
+                self._bar.console.print(line, markup=False)
 
     def _move(self, bar: Progress) -> None:
         try:

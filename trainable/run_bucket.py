@@ -79,10 +79,11 @@ class RunBucket(RunPlace):
         try:
             if fresh:
                 self._clear()
-            with claimed(config, self.folder, fresh=True):  # the copy is made anew in any case
+            self.folder = scratch(self.folder.name)  # the copy is made anew
+            self._mirror = Mirror(self.folder, self._remote)
+            self.read()
+            with claimed(config, self.folder, fresh=False):
                 self.put(CONFIG_FILE)
-                self._mirror = Mirror(self.folder, self._remote)
-                self.read()
                 yield
         finally:
             lease.release()
@@ -91,9 +92,11 @@ class RunBucket(RunPlace):
         """Delete all but the lease; without weights and seals, which go first, there is no run."""
         names = [name for name in self._remote.entries() if name != LEASE_FILE]
         check_is_run({name.partition("/")[0] for name in names}, self)
-        first = [name for name in names if name == WEIGHTS_FILE or name.startswith(f"{CHECKPOINTS}/")]
-        self._remote.delete_all(name for name in first if not name.endswith(".pt"))
-        self._remote.delete_all(name for name in names if name not in first or name.endswith(".pt"))
+        seals = [name for name in names if name.startswith(f"{CHECKPOINTS}/") and name.endswith(".json")]
+        first = {WEIGHTS_FILE, *seals}
+        self._remote.delete_all(name for name in names if name in first)
+        self._remote.delete_all(name for name in names if name not in first and name != CONFIG_FILE)
+        self._remote.delete(CONFIG_FILE)  # with it, this is a run that can be deleted still
 
     def ask_to_stop(self, why: str) -> None:
         """Leave the wish where the workers look for it every few seconds."""

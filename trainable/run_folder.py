@@ -63,7 +63,7 @@ def check_is_run(names: Set[str], place: object) -> None:
     """
     if CONFIG_FILE not in names and any(not name.startswith(".") for name in names):
         raise ConfigError(
-            [f"{place}: holds no run, but other files, which --fresh leaves alone; give another --name"]
+            [f"{place}: holds no run, and starting over would delete what is there; give another --name"]
         )
 
 
@@ -121,7 +121,8 @@ def check_writable(folder: Path, option: str, at_least: int = 0) -> None:
 
 def _empty(folder: Path) -> None:
     """Remove all but the lock, which others may be waiting for."""
-    for path in folder.iterdir():
+    # The file by which a run is known goes last: a kill in between leaves a run.
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         if path.name == ".lock":
             continue
         if path.is_dir() and not path.is_symlink():

@@ -18,6 +18,7 @@ from types import FrameType
 
 STOP_FILE = "stop"
 _TIMELY = (signal.SIGTERM, signal.SIGUSR1)
+_AGAIN_SECONDS = 10.0  # within which a second SIGTERM is the same wish
 _POLL_SECONDS = 0.5  # between two looks at the file: nothing against a step, little against a time limit
 
 
@@ -27,14 +28,19 @@ _flag = threading.Event()
 
 
 def install() -> None:
-    """Let SIGTERM and SIGUSR1 set this process' flag; the second SIGTERM does what the first did before.
+    """Let SIGTERM and SIGUSR1 set this process' flag; a SIGTERM long after does what the first did before.
 
     Call it in the main thread of a worker process.
     """
     before = signal.getsignal(signal.SIGTERM)
+    first = 0.0
 
     def handle(number: int, _: FrameType | None) -> None:
-        if number == signal.SIGTERM and _flag.is_set():
+        nonlocal first
+        now = time.monotonic()
+        if not _flag.is_set():
+            first = now
+        elif number == signal.SIGTERM and now - first > _AGAIN_SECONDS:
             signal.signal(signal.SIGTERM, before)
             os.kill(os.getpid(), signal.SIGTERM)
         _flag.set()
@@ -98,7 +104,8 @@ def run_stoppable(task: Callable[[], None], on_stop: Callable[[str], None]) -> N
 
     Args:
         task: What runs; it should end soon after `on_stop` was called.
-        on_stop: Called once, with the signal's name. A second signal ends the process at once, with 130.
+        on_stop: Called once, with the signal's name. A second Ctrl-C ends the process at once, with 130; a
+            second SIGTERM or SIGUSR1 does not: schedulers send both, or one to a process and to its group.
     """
     errors: list[BaseException] = []
     asked = False
@@ -112,7 +119,9 @@ def run_stoppable(task: Callable[[], None], on_stop: Callable[[str], None]) -> N
     def handle(number: int, _: FrameType | None) -> None:
         nonlocal asked
         if asked:
-            os._exit(130)
+            if number == signal.SIGINT:
+                os._exit(130)
+            return
         asked = True
         on_stop(signal.Signals(number).name)
 

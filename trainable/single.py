@@ -16,6 +16,7 @@ from trainable.loop import WEIGHTS_FILE
 from trainable.metrics import DIVERGED, DIVERGED_STEP, EPOCH, FINISHED, VAL_ACC
 from trainable.progress import EpochLines
 from trainable.run_place import RunPlace
+from trainable.say import say
 from trainable.tracking import read_rows
 from trainable.weights import described
 
@@ -40,7 +41,10 @@ class Run:
     out: Path | None = None
     """Where the final weights are copied to, and their description beside them."""
 
-    def train(self, *, workers: int, fresh: bool) -> int:
+    fresh: bool = False
+    """Whether to delete what is in the folder and start over."""
+
+    def train(self, *, workers: int) -> int:
         """Train to the end and write the weights to `out`; returns the exit code, 0 or 1.
 
         Raises:
@@ -48,19 +52,19 @@ class Run:
             Stopped: a signal asked for it.
         """
         try:
-            with self.place.claimed(self.config, fresh=fresh or not self.config.do_reload):
-                print(f"Run folder: {self.place}", flush=True)
+            with self.place.claimed(self.config, fresh=self.fresh):
+                say(f"Run folder: {self.place}")
                 self.place.fetch(WEIGHTS_FILE)
                 if (self.place.folder / WEIGHTS_FILE).exists():
-                    print("This run is finished already; --fresh trains it again.")
+                    say("This run is finished already; --fresh trains it again.")
                 else:
                     problem = self._fit(workers)
                     if problem:
-                        print(problem, file=sys.stderr)
+                        say(problem, sys.stderr)
                         return 1
                 return self._deliver()
         except StorageError as error:
-            print(error, file=sys.stderr)
+            say(str(error), sys.stderr)
             return 1
 
     def _deliver(self) -> int:
@@ -71,8 +75,7 @@ class Run:
             for source, target in ((described(weights), described(self.out)), (weights, self.out)):
                 atomic.write_bytes(target, source.read_bytes())
         last = read_rows(self.place.folder)[-1]
-        where = self.out or self.place.address(WEIGHTS_FILE)
-        print(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {where}", flush=True)
+        say(f"val_acc {100 * last[VAL_ACC]:.1f} %  weights: {self.out or self.place.address(WEIGHTS_FILE)}")
         return 0
 
     def _fit(self, workers: int) -> str | None:
@@ -80,15 +83,17 @@ class Run:
         place = self.place
         place.forget_stop()
         if self.config.logs_to_wandb and (why := weights_and_biases.unavailable()):
-            print(why, flush=True)
+            say(why)
         cluster.connect(dashboard=False)
         cpus, gpus = cluster.capacity()
         if workers > cpus:
             raise ConfigError([f"--workers: must not exceed the cluster's {cpus} CPUs, got {workers}"])
+        if 0 < gpus < workers:
+            say(f"{workers} workers don't fit the cluster's GPUs ({gpus}): training on CPUs.")
         plan = Workers(workers, cpus=cpus // workers, gpus=1 if gpus >= workers else 0)
         position = self._position()
         if position:
-            print(f"Going on from the last checkpoint: {position}.", flush=True)
+            say(f"Going on from the last checkpoint: {position}.")
         failure: Exception | None = None
         with EpochLines(place.folder, self.config.epochs, place.read, place.pause):
             try:
@@ -119,10 +124,10 @@ class Run:
     def _ask_to_stop(self, signal_name: str) -> None:
         try:
             self.place.ask_to_stop(signal_name)
-            told = f"{signal_name}: saving a checkpoint. A second Ctrl-C exits at once."
+            told = "saving a checkpoint"
         except StorageError as error:
-            told = f"{signal_name}: the workers cannot be told: {error}. A second Ctrl-C exits at once."
-        print(told, file=sys.stderr, flush=True)
+            told = f"the workers cannot be told ({error})"
+        say(f"{signal_name}: {told}. A second Ctrl-C exits at once.", sys.stderr)
 
     def _position(self) -> str:
         if (position := self.place.last_checkpoint()) is None:

@@ -16,7 +16,7 @@ from trainable.config import TrainConfig
 from trainable.ema import Ema
 from trainable.memory import MicroBatch
 from trainable.metrics import EPOCH
-from trainable.optim import build_optimizer
+from trainable.optim import build_optimizer, load_optimizer
 from trainable.randomness import random_states, restore_random_states
 from trainable.session import Session
 from trainable.sync_batchnorm import synchronize
@@ -79,7 +79,7 @@ class RunState:
 
         self.sums = EpochSums(session.device)
         self.steps_per_epoch = len(data.train)
-        self.about = {
+        self.about: dict[str, Any] = {
             "config": config.model_dump(mode="json"),
             "preprocessing": data.preprocessing.to_dict(),
             "class_names": list(data.info.class_names),
@@ -145,25 +145,29 @@ class RunState:
         """Become what `content` was taken from. The number of workers may have changed since."""
         self.network.load_state_dict(content["model"])
         if self.ema:
-            self.ema.load_state_dict(content["ema"])
-        # Momentum and weight decay are the config's, which may have changed; the rate is the schedule's.
-        kept = ("params", "lr")
-        settings = [{k: v for k, v in g.items() if k not in kept} for g in self.optimizer.param_groups]
-        self.optimizer.load_state_dict(content["optimizer"])
-        for group, own in zip(self.optimizer.param_groups, settings, strict=True):
-            group.update(own)
-        self.scaler.load_state_dict(content["scaler"])
+            self.ema.load_state_dict(content["ema"] or content["model"])
+        if self._unchanged(content, "optimizer", "decay_all"):  # or it begins anew
+            load_optimizer(self.optimizer, content["optimizer"])
+        if content["scaler"]:
+            self.scaler.load_state_dict(content["scaler"])
         self.history = content["history"]
-        self.step = content["position"][1]
+        images = content["position"][1] * content["config"].get("batch_size", self.config.batch_size)
+        self.step = min(images // self.config.batch_size, self.steps_per_epoch)
         workers, rank = content["workers"], self.session.rank
         if len(workers) == self.session.world_size:
             own = workers[rank]
             self.sums.load(own["sums"])
-            self.micro_batch.size, self.micro_batch.notes = own["micro_batch"], own["notes"]
+            if self._unchanged(content, "batch_size", "batch_max", "batch_frag"):
+                self.micro_batch.size, self.micro_batch.notes = own["micro_batch"], own["notes"]
         elif rank == 0:
             self.sums.load(_together([worker["sums"] for worker in workers]))
         if rank < len(workers):
             restore_random_states(workers[rank]["random_states"])
+
+    def _unchanged(self, content: dict[str, Any], *keys: str) -> bool:
+        """Whether these settings are those that `content` was saved under; one it does not know is."""
+        now, then = self.about["config"], content["config"]
+        return all(then.get(key, now[key]) == now[key] for key in keys)
 
 
 def _together(states: list[dict[str, Any]]) -> dict[str, Any]:

@@ -118,10 +118,11 @@ class TrainingStep:
     def _accumulate(self, images: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         sums = torch.zeros_like(self.state.sums.counts)
         flags = torch.zeros(2, device=sums.device)
-        parts = self.state.micro_batch.size
+        # As equal as they can be: batch normalization over a last image alone would count, or fail.
+        parts = -(-len(images) // self.state.micro_batch.size)
         # Workers sum their gradients, so each divides by the images of all of them.
         images_in_batch = len(images) * self.session.world_size
-        for some, wanted in zip(images.split(parts), targets.split(parts), strict=True):
+        for some, wanted in zip(images.tensor_split(parts), targets.tensor_split(parts), strict=True):
             outcome = self.objective(self.state.network, some, wanted)
             self.state.scaler.scale(outcome.loss / images_in_batch).backward()
             sums += counts(outcome.loss, outcome.logits, wanted)

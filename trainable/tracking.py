@@ -57,9 +57,14 @@ class Tracker:
         atomic.write_json(folder / "params.json", config)
         # Rows after the checkpoint will come again: the checkpoint's own history replaces the file.
         atomic.write_text(self._path, "".join(json.dumps(row) + "\n" for row in history))
-        done = int(history[-1][EPOCH]) if history else 0
-        self._tensorboard = SummaryWriter(str(folder / TENSORBOARD_FOLDER), purge_step=done + 1)
+        # A kill between the last epoch's checkpoint and its `log` left that one out of the curves.
+        last = history[-1] if history else None
+        self._tensorboard = SummaryWriter(
+            str(folder / TENSORBOARD_FOLDER), purge_step=last[EPOCH] if last else 1
+        )
         self._wandb = WandbLog(folder, config) if wandb else None
+        if last:
+            self._draw(last)
 
     def __enter__(self) -> Self:
         return self
@@ -73,6 +78,9 @@ class Tracker:
             StorageError: the row cannot be written.
         """
         atomic.append_line(self._path, json.dumps(row))
+        self._draw(row)
+
+    def _draw(self, row: dict[str, Any]) -> None:
         step, values = int(row[EPOCH]), dict(_numbers(row))
         for name, value in values.items():
             self._tensorboard.add_scalar(name, value, step)

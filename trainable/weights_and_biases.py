@@ -48,13 +48,20 @@ class WandbLog:
 
     def log(self, values: dict[str, float], step: int) -> None:
         """Log the values of epoch `step`; the server drops what it has from before a kill."""
-        if self._run is not None:
-            self._run.log(values, step=step)
+        self._call("log", values, step=step)
 
     def close(self, *, failed: bool) -> None:
         """End the run there; waits until everything is sent."""
-        if self._run is not None:
-            self._run.finish(exit_code=int(failed))
+        self._call("finish", exit_code=int(failed))
+        self._run = None
+
+    def _call(self, name: str, *values: Any, **options: Any) -> None:
+        if self._run is None:
+            return
+        try:
+            getattr(self._run, name)(*values, **options)
+        except Exception as error:  # its own process died, e.g. of a signal to all processes of a job
+            _logger.warning("Weights & Biases is off from here on: %s", _one_line(error))
             self._run = None
 
 

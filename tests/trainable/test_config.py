@@ -36,13 +36,19 @@ def test_allowed_values_are_the_registry_s_keys(field: str, registry: dict[str, 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"timesteps": 3}, "timesteps: unknown key"),
+        ({"timesteps": 3}, "timesteps: unknown key; allowed: activation, .*; did you mean time_steps[?]"),
         ({"learning_rate": "fast"}, "learning_rate: .*got 'fast'"),
         ({"learning_rate": float("inf")}, "learning_rate: .*finite number, got inf"),
         ({"learning_rate": -1}, "learning_rate: .*greater than 0, got -1"),
         ({"cell_type": "gruu"}, "cell_type: .*'fgru'.*got 'gruu'"),
         ({"batch_max": 8, "batch_frag": 2}, "give one of them"),
+        ({"clip_value": 0.7}, r"clip_value \(got 0.7\) needs do_gradient_clipping: true"),
         ({"lr_scheduler": "step"}, "lr_step go together"),
+        ({"learning_rate": True}, "learning_rate: must be a number, got True"),
+        ({"epochs": True}, "epochs: must be a number, got True"),
+        ({"filters": [4, True]}, r"filters: must be a number, got \[4, True\]"),
+        ({"compile": True}, "compile: .*'off', 'step' or 'model', got True"),
+        ({"seed": 2**63}, "seed: .*less than 9223372036854775808"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"image_dtype": "float16"}, "image_dtype float16 needs precision bf16 or fp16"),
     ],
@@ -154,6 +160,21 @@ def test_yaml_reads_exponents_as_numbers_and_refuses_a_key_given_twice(tmp_path:
         read_mapping(path)
 
 
+def test_json_with_a_key_given_twice_is_refused_and_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    path = tmp_path / "run.json"
+    path.write_bytes(b'\xef\xbb\xbf{"train": {"seed": 1}}')
+    assert read_mapping(path) == {"train": {"seed": 1}}
+    path.write_text('{"train": {"seed": 1, "epochs": 3, "seed": 2}}')
+    with pytest.raises(ConfigError, match=r"run.json: 'seed' is given twice"):
+        read_mapping(path)
+
+
+def test_off_needs_no_quotes(small: dict[str, Any]) -> None:
+    values = apply_overrides({**small, "compile": "step"}, ["compile=off", "do_reload=off"])
+    config = validate(TrainConfig, values, "run.yaml")
+    assert (config.compile, config.do_reload) == ("off", False)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -163,6 +184,7 @@ def test_yaml_reads_exponents_as_numbers_and_refuses_a_key_given_twice(tmp_path:
         ("train: {on: 2}", "train.True: a key must be text, got True; put it in quotes"),
         ("train: {seed: 2020-01-01}", "train.seed: must be text, a number, .*got datetime.date"),
         ("train: {seed: 2020-13-45}", "'2020-13-45' is no timestamp.*line 1, column 15"),
+        ("a: &a {x: 1}\nb: {<<: *a}", "<< merges mappings, which is not supported.*line 2, column 5"),
         ("seed: !!int abc", "'abc' is no int"),
         ("seed: !!bool maybe", "'maybe' is no bool"),
         ("seed: !!binary aGk=", "seed: must be text, a number, .*got b'hi'"),

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(tmp_path: Path, smal
     parts, _ = run(tmp_path / "parts", {**settings, "batch_max": 16})  # 16 + 16 + 16 + 2
     for name in whole:
         torch.testing.assert_close(whole[name], parts[name], rtol=1e-4, atol=1e-6)
+
+
+def test_no_image_of_a_batch_is_normalised_alone(tmp_path: Path, small: dict[str, Any]) -> None:
+    # The last maps are 1x1: batch normalization of one image has nothing to average over.
+    network = {"model_base": "resnet18", "image_size": 16, "normalization": "batchnorm"}
+    kept = {k: v for k, v in small.items() if k in ("dataset", "epochs", "learning_rate")}
+    settings = {**kept, **network, "batch_size": 479, "epochs": 1}
+    _, session = run(tmp_path, {**settings, "batch_max": 239})  # 160 + 160 + 159, not 239 + 239 + 1
+    assert math.isfinite(session.reports[-1]["train_loss"])
 
 
 def test_tensorboard_has_every_epoch_once(tmp_path: Path, small: dict[str, Any]) -> None:

@@ -58,6 +58,40 @@ def test_a_folder_has_one_command_at_a_time_and_fresh_empties_it(
         assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
 
 
+def test_starting_over_deletes_runs_and_nothing_else(
+    tmp_path: Path, small: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, photos = TrainConfig(**small), tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.jpg").write_text("precious")
+    with (
+        pytest.raises(
+            ConfigError, match="photos: holds no run, and starting over would delete what is there"
+        ),
+        claimed(config, photos, fresh=True),
+    ):
+        pass
+    assert (photos / "a.jpg").read_text() == "precious"
+    # Killed while it is emptied, a run's folder is still known as one.
+    run = tmp_path / "run"
+    with claimed(config, run, fresh=False):
+        for name in ("a", "b", "z"):
+            (run / name).write_text("")
+    unlink = Path.unlink
+
+    def killed(path: Path, missing_ok: bool = False) -> None:
+        if path.name == "z":
+            raise KeyboardInterrupt
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt), claimed(config, run, fresh=True):
+            pass
+    with claimed(config, run, fresh=True):
+        assert {path.name for path in run.iterdir()} == {".lock", "config.json"}
+
+
 def test_space_that_will_be_needed_is_asked_for_before_the_start(tmp_path: Path) -> None:
     check_writable(tmp_path / "new" / "deeper", "--storage", at_least=1000)
     assert not (tmp_path / "new").exists()
@@ -79,3 +113,29 @@ def test_out_is_a_file_for_one_config_and_a_folder_or_a_pattern_for_any_number(t
         out_files(str(tmp_path), ["a/one.json", "b/one.yaml"])
     with pytest.raises(ConfigError, match="--out: no folder"):
         out_files("/nowhere/deep/x.weights", sources[:1])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("", "--out: is empty"),
+        ("/dev/null", "--out: /dev/null is no file to write over"),
+        ("run.json", "run.json is a configuration, which would be written over"),
+        ("run", "run.json is a configuration, which would be written over"),  # described in run.json
+        ("folder/{name}", "folder/run is a folder"),
+    ],
+)
+def test_weights_are_written_over_weights_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    (tmp_path / "folder" / "run").mkdir(parents=True)
+    with pytest.raises(ConfigError, match=message) as error:
+        out_files(out, ["run.json"])
+    assert len(error.value.problems) == 1
+
+
+def test_a_tilde_in_out_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert out_files("~/a.weights", ["run.json"]) == [tmp_path / "a.weights"]

@@ -87,6 +87,28 @@ def test_without_a_login_weights_and_biases_is_off_and_says_so(
     assert not (tmp_path / "run" / "wandb").exists()
 
 
+def test_a_run_outlives_the_process_of_weights_and_biases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Dead:
+        def log(self, *values: Any, **options: Any) -> None:
+            raise ConnectionResetError("Connection lost")
+
+        finish = log
+
+    monkeypatch.setattr(weights_and_biases, "unavailable", lambda: None)
+    monkeypatch.setattr(weights_and_biases, "_start", lambda folder, config: Dead())
+    with Tracker(tmp_path / "logs", [], {}, wandb=True) as tracker:
+        tracker.log({"epoch": 1, "val_acc": 0.5})
+        tracker.log({"epoch": 2, "val_acc": 0.5})
+    assert [row["epoch"] for row in read_rows(tmp_path / "logs")] == [1, 2]
+    assert [record.getMessage() for record in caplog.records] == [
+        "Weights & Biases is off from here on: Connection lost"
+    ]
+    with Tracker(tmp_path / "closes", [], {}, wandb=True):
+        pass
+
+
 def test_without_the_package_weights_and_biases_is_off_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "wandb", None)
     assert "pip install wandb" in str(weights_and_biases.unavailable())
@@ -126,3 +148,19 @@ def test_a_list_of_numbers_becomes_a_curve_per_entry_in_tensorboard(tmp_path: Pa
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert sorted(events.Tags()["scalars"]) == ["val_acc_t/01", "val_acc_t/02"]
     assert events.Scalars("val_acc_t/02")[0].value == 0.5
+
+
+def test_an_epoch_whose_run_was_killed_before_it_was_drawn_is_drawn_by_the_next_one(tmp_path: Path) -> None:
+    rows = [{"epoch": n, "val_acc": n / 4} for n in (1, 2, 3)]
+    with Tracker(tmp_path, [], {}) as tracker:
+        tracker.log(rows[0])
+    with Tracker(tmp_path, rows[:2], {}) as tracker:  # epoch 2 is in the checkpoint alone
+        tracker.log(rows[2])
+    with Tracker(tmp_path, rows, {}):
+        pass
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val_acc")] == [
+        (1, 0.25),
+        (2, 0.5),
+        (3, 0.75),
+    ]

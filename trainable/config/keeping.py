@@ -33,7 +33,8 @@ class KeepingSettings(Settings):
     """What makes a checkpoint the best: the highest accuracy or the lowest loss on the validation images."""
 
     do_reload: bool = True
-    """Continue from the last checkpoint when the same command is given again; `--fresh` overrides it."""
+    """Continue from the last checkpoint when the same command is given again; false starts over. `--fresh`,
+    `--resume` and `--force` override it."""
 
     wb_suppress: bool | None = None
     """Whether not to log to Weights & Biases. Left out: log there if another wb_ key is given."""

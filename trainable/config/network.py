@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 from typing_extensions import Self
 
 from trainable.config.base import Settings
@@ -132,7 +132,7 @@ class NetworkSettings(Settings):
     """Hidden state before the first step. Left out: identity for fgru, zero for all others; with
     `thesis_exact`, random for hgru and fgru."""
 
-    hidden_seed: int | None = Field(default=None, ge=0)
+    hidden_seed: int | None = Field(default=None, ge=0, lt=2**63)
     """Seed of hidden_init `random`: every image starts from the same map. Left out: new noise per batch."""
 
     norm_position: Literal["after", "before"] | None = None
@@ -181,6 +181,11 @@ class NetworkSettings(Settings):
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: up to a third more time, and
     memory that grows with time_steps by the states alone. One time step is as it was."""
+
+    @field_validator("compile", mode="before")
+    @classmethod
+    def _off_is_a_word(cls, value: Any) -> Any:
+        return "off" if value is False else value  # YAML reads `off` as false
 
     @model_validator(mode="before")
     @classmethod

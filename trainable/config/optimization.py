@@ -25,7 +25,7 @@ class OptimizationSettings(Settings):
     fit; without it a step that runs out of memory is repeated with half as many."""
 
     batch_frag: int | None = Field(default=None, gt=0)
-    """Forward passes per optimizer step and worker: another way to say `batch_max`."""
+    """Forward passes per optimizer step and worker, at most: another way to say `batch_max`."""
 
     memory_check: bool = True
     """Work out before the first step what a step keeps in memory at least. Where that is more than is free,
@@ -104,7 +104,7 @@ class OptimizationSettings(Settings):
     """When accuracy at twice the trained time steps (`val_acc_2t`) is measured: it costs as much
     as two validations."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of weights, order of images, augmentation and dropout."""
 
     @model_validator(mode="after")
@@ -129,6 +129,8 @@ class OptimizationSettings(Settings):
             min(self.time_loss, default=0) < 0 or sum(self.time_loss) <= 0
         ):
             raise ValueError(f"time_loss must be weights of at least 0, one above 0, got {self.time_loss}")
+        if self.clip_value is not None and not self.do_gradient_clipping:
+            raise ValueError(f"clip_value (got {self.clip_value:g}) needs do_gradient_clipping: true")
         if self.sync_batchnorm and self.batch_max == "auto":
             raise ValueError("batch_max 'auto' does not go with sync_batchnorm: workers cannot try alone")
         return self
