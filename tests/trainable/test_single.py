@@ -28,7 +28,7 @@ def test_workers_that_outnumber_the_gpus_train_on_cpus_and_it_is_said(
     plans: list[Workers] = []
     monkeypatch.setattr(cluster, "connect", lambda dashboard: None)
     monkeypatch.setattr(cluster, "capacity", lambda: (8, gpus))
-    monkeypatch.setattr(single, "fit", lambda config, folder, plan: plans.append(plan))
+    monkeypatch.setattr(single, "fit", lambda config, folder, plan, **_: plans.append(plan))
     with pytest.raises(Stopped):  # nothing was trained
         Run(TrainConfig(**small), "run.json", RunPlace(tmp_path)).train(workers=workers)
     assert plans == [Workers(workers, cpus=4, gpus=gpus // workers)]
