@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from pathlib import Path
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if "://" in arguments.storage:
+    if re.match(r"\w+:/", arguments.storage):
         raise ConfigError([f"--storage: must be a folder that all nodes share, got {arguments.storage}"])
     if arguments.workers < 1:
         raise ConfigError([f"--workers: must be at least 1, got {arguments.workers}"])

@@ -137,6 +137,7 @@ def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(
         ({}, ["--resume"], "no checkpoint to resume from"),
         ({}, ["--out", "/nowhere/deep/x.weights"], "--out: no folder /nowhere/deep"),
         ({}, ["--out", "/proc/x.weights"], "--out: /proc cannot be written"),
+        ({}, ["--storage", "s3:/bucket/runs"], "--storage: must be a folder that all nodes share, got s3:/"),
         ({}, ["--storage", "/proc/runs"], "--storage: /proc cannot be written"),
         ({}, ["--init", "/nowhere.weights"], "init: /nowhere.weights: no such file"),
         ({}, ["--name", "a/b"], "--name: must be the name of a folder"),
