@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,18 @@ def spec(**changes: Any) -> dict[str, Any]:
 def test_every_shipped_space_is_valid_to_its_corners(path: Path) -> None:
     for config in load_spec(path, []).corners():
         check(config, str(path))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_command_for_imagenet_in_a_space_gives_full_size_networks_and_full_courses(path: Path) -> None:
+    command = path.read_text().partition("On ImageNet:")[2].partition("\n\n")[0]
+    words = shlex.split(command.replace("\n#", " ").replace("\\ ", " "))
+    assert words[:2] == ["python", "run_search.py"]
+    spec = load_spec(ROOT / words[2], [word for word in words if "=" in word])
+    for config in spec.corners():
+        assert (config.dataset, config.filters, config.first_kernel) == ("ffcv", None, 7)
+        steps = 1_281_167 * config.time_steps * config.max_epochs
+        assert spec.search.scheduler.resource == "epoch" or steps >= spec.maximum
 
 
 @pytest.mark.parametrize(
