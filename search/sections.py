@@ -222,8 +222,8 @@ class Resources(BaseModel):
     """CPU cores per worker; left out: the machine's, shared between concurrent trials."""
 
     gpus_per_worker: float | None = Field(default=None, ge=0)
-    """GPUs per worker, a whole number from 1 on; left out: 1 where the machine has any. Below 1, trials share a
-    GPU."""
+    """GPUs per worker; left out: 1 where the machine has any. Below 1, trials share a GPU; above, a whole
+    number."""
 
     concurrent_trials: int | None = Field(default=None, ge=1)
     """Trials at a time; left out: as many as fit."""

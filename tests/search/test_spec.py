@@ -42,6 +42,17 @@ def test_the_command_for_imagenet_in_a_space_gives_full_size_networks_and_full_c
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"search": {"scheduler": {"max_t": 9}}},
+            "search.scheduler.max_t: unknown key; allowed: brackets, grace",
+        ),
+        ({"search": {"confirm": {"tops": 1}}}, "search.confirm.tops: unknown key; allowed: seeds, top$"),
+        ({"search": {"sampler": "tpe"}}, "search.sampler: Input should be a mapping of keys .*, got 'tpe'"),
+        ({"space": {}}, "space: must have at least 1 entry, got {}"),
+        (
+            {"space": {"learning_rate": {"type": "float", "low": 0.1, "hi": 1}}},
+            "space.learning_rate.hi: unknown key; allowed: high, log, low, quantize, step, type, when",
+        ),
         ({"spaces": {}}, "spaces: unknown key; allowed: resources, search, space, train"),
         ({"space": {"learning_rat": {"type": "float", "low": 0, "high": 1}}}, "space.learning_rat: unknown"),
         ({"space": {"epochs": {"type": "int", "low": 1, "high": 2}}}, "space.epochs: is also in train"),
@@ -104,7 +115,10 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, change: dict[str, 
                 "got 'flaot'"
             ],
         ),
-        ({"space": {"learning_rate": {"low": 0, "high": 1}}}, ["space.learning_rate.type: Field required"]),
+        (
+            {"space": {"learning_rate": {"low": 0, "high": 1}}},
+            ["space.learning_rate: with high, low, type must be float, int, categorical or constant"],
+        ),
         ({"search": {"metric": 5}}, ["search.metric: Input should be a valid string or a valid list, got 5"]),
         ({"search": {"mode": ["maxx"]}}, ["search.mode.0: Input should be 'min' or 'max', got 'maxx'"]),
         (
