@@ -211,6 +211,16 @@ def is_done(path: Path, weights: Weights, settings: Mapping[str, Any]) -> bool:
     )
 
 
+def check_writable(out: Path) -> None:
+    """Refuse a folder for results that cannot be made or written, before any is computed; makes nothing."""
+    there = next(path for path in (out, *out.parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise InputError(f"--out: {there} cannot be written: {error.strerror}") from None
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write aside, fsync, rename: a reader sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from data import DataError
 from experiments.errors import InputError
-from experiments.results import is_done
+from experiments.results import check_writable, is_done
 from experiments.stimuli.make import canonical
 from experiments.weights import Weights, find_weights
 
@@ -84,6 +84,7 @@ def run(arguments: argparse.Namespace, compute: Compute, settings: Settings, fil
     A weights file whose analysis fails is reported and does not stop the others.
     """
     out = Path(arguments.out).expanduser().absolute()
+    check_writable(out)
     every = find_weights(arguments.weights)
     targets = [(weights, out / weights.label / filename) for weights in every]
     wanted = settings.model_dump(mode="json")

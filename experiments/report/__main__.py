@@ -35,9 +35,12 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     from experiments.report.build import find_results, write_report
+    from experiments.results import check_writable
 
     out = Path(arguments.out or Path(arguments.folders[0]) / "report").expanduser().absolute()
-    print(write_report(find_results(arguments.folders), out))
+    results = find_results(arguments.folders)
+    check_writable(out)
+    print(write_report(results, out))
     return 0
 
 

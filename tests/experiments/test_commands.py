@@ -218,6 +218,10 @@ def test_many_weights_run_as_ray_tasks_and_a_broken_one_stops_no_other(
         ),
         (["--weights", "{trained}", "--dataset", "digits", "--permutations", "0"], "--permutations: .*got 0"),
         (["--weights", "{trained}", "--dataset", "digits", "--device", "tpu3"], "--device: unknown device"),
+        (
+            ["--weights", "{trained}", "--dataset", "digits", "--out", "/proc/x"],
+            "--out: /proc cannot be written",
+        ),
         (["--weights", "{trained}", "--dataset", "voc", "--path", "/nowhere"], "no folder at /nowhere"),
         (
             ["--weights", "{trained}", "--dataset", "voc", "--path", "{voc}"],
@@ -236,7 +240,7 @@ def test_wrong_input_ends_with_2_and_one_line(
     import re
 
     filled = [argument.format(trained=trained, voc=voc) for argument in arguments]
-    assert stimuli.main([*filled, "--out", str(tmp_path / "out")]) == 2
+    assert stimuli.main(["--out", str(tmp_path / "out"), *filled]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
