@@ -111,7 +111,10 @@ def _run(arguments: argparse.Namespace) -> int:
     outs = out_files(arguments.out, arguments.configs)
     runs = []
     for path, out in zip(arguments.configs, outs, strict=True):
-        values = apply_overrides(read_mapping(path), arguments.overrides)
+        values = read_mapping(path)
+        if {"train", "space"} <= values.keys():
+            raise ConfigError([f"{path}: is a search space, not a configuration: it is for run_search.py"])
+        values = apply_overrides(values, arguments.overrides)
         if arguments.init is not None:
             values["init"] = arguments.init
         config = validate(TrainConfig, values, path)

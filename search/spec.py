@@ -201,6 +201,13 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
             raise ConfigError(
                 [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
             )
+    if values and not values.keys() & SearchSpec.model_fields.keys():
+        raise ConfigError(
+            [
+                f"{path}: is no search space: it has none of {', '.join(SearchSpec.model_fields)}; "
+                "a configuration is for run_train.py, or for --base"
+            ]
+        )
     if base is not None:
         space, train = values.get("space"), values.get("train")
         kept = {k: v for k, v in read_mapping(base).items() if not isinstance(space, dict) or k not in space}

@@ -39,6 +39,19 @@ def test_the_command_for_imagenet_in_a_space_gives_full_size_networks_and_full_c
         assert spec.search.scheduler.resource == "epoch" or steps >= spec.maximum
 
 
+def test_a_configuration_and_a_space_are_not_taken_for_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    import run_search
+    import run_train
+
+    template, space = ROOT / "configs" / "template.yaml", ROOT / "search_spaces" / "hgru.yaml"
+    assert run_search.main([str(template), "--trials", "3"]) == 2
+    said = f"{template}: is no search space: it has none of train, space, search, resources; "
+    assert capsys.readouterr().err == f"{said}a configuration is for run_train.py, or for --base\n"
+    assert run_train.main([str(space)]) == 2
+    said = f"{space}: is a search space, not a configuration: it is for run_search.py\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
