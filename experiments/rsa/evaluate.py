@@ -48,7 +48,7 @@ class RSASettings(Settings):
     dataset: str
     path: str | None = None
     split: str = "trainval"
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     stimuli: tuple[str, ...] = STIMULI
     protocol: Protocol = "thesis"
     aspect: Aspect = "stretch"

@@ -49,7 +49,7 @@ class StimuliSettings(Settings):
     dataset: str
     path: str | None = None
     split: str = "trainval"
-    limit: int | None = None
+    limit: int | None = Field(default=None, ge=1)
     stimuli: tuple[str, ...] = STIMULI
     protocol: Protocol = "thesis"
     aspect: Aspect = "stretch"

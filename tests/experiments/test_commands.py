@@ -217,6 +217,7 @@ def test_many_weights_run_as_ray_tasks_and_a_broken_one_stops_no_other(
             "unknown stimulus 'sketch'",
         ),
         (["--weights", "{trained}", "--dataset", "digits", "--permutations", "0"], "--permutations: .*got 0"),
+        (["--weights", "{trained}", "--dataset", "digits", "--limit", "0"], "--limit: .*got 0"),
         (["--weights", "{trained}", "--dataset", "digits", "--device", "tpu3"], "--device: unknown device"),
         (
             ["--weights", "{trained}", "--dataset", "digits", "--out", "/proc/x"],
