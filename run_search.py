@@ -13,7 +13,8 @@ EXAMPLES = """examples:
   python run_search.py search_spaces/fgru.yaml
   python run_search.py search_spaces/fgru.yaml --trials 64 --name fgru-long --set train.epochs=30
   python run_search.py search_spaces/fgru.yaml --set train.dataset=ffcv \\
-      --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton
+      --set train.dataset_path=/data/train.beton --set train.dataset_val_path=/data/val.beton \\
+      --set train.filters=null --set train.pools=null --set train.first_kernel=7 --set train.first_stride=2
   python run_search.py search_spaces/fgru.yaml --storage s3://bucket/searches
   python run_search.py search_spaces/fgru.yaml --status
   python run_search.py sweep_configuration.json --base config.json    (a Weights & Biases sweep)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import signal
 import sys
 from pathlib import Path
@@ -113,7 +114,10 @@ def _run(arguments: argparse.Namespace) -> int:
     outs = out_files(arguments.out, arguments.configs)
     runs = []
     for path, out in zip(arguments.configs, outs, strict=True):
-        values = apply_overrides(read_mapping(path), arguments.overrides)
+        values = read_mapping(path)
+        if {"train", "space"} <= values.keys():
+            raise ConfigError([f"{path}: is a search space, not a configuration: it is for run_search.py"])
+        values = apply_overrides(values, arguments.overrides)
         if arguments.init is not None:
             values["init"] = arguments.init
         config = validate(TrainConfig, values, path)
@@ -153,7 +157,7 @@ def _place(storage: str, name: str) -> RunPlace:
     from trainable.run_folder import check_writable
     from trainable.run_place import RunPlace
 
-    if "://" not in storage:
+    if not re.match(r"\w+:/", storage):  # s3:/bucket, say, would be a folder of that name
         folder = Path(storage).expanduser().absolute()
         check_writable(folder, "--storage")
         return RunPlace(folder / name)

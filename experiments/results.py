@@ -228,14 +228,14 @@ def is_done(path: Path, weights: Weights, settings: Mapping[str, Any]) -> bool:
     return same and wanted.settings.items() <= known.settings.items()
 
 
-def check_writable(folder: Path) -> None:
-    """InputError where no file can be made in the folder or, as long as it is not there, where it will be."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+def check_writable(out: Path) -> None:
+    """Refuse a folder for results that cannot be made or written, before any is computed; makes nothing."""
+    there = next(path for path in (out, *out.parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=there):
             pass
     except OSError as error:
-        raise InputError(f"--out: cannot write to {folder} ({error.strerror})") from None
+        raise InputError(f"--out: {there} cannot be written: {error.strerror}") from None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -98,6 +98,7 @@ def run(
     before the first: the device, what `check` raises InputError or DataError for, the folder.
     """
     out = Path(arguments.out).expanduser().absolute()
+    check_writable(out)
     every = find_weights(arguments.weights)
     targets = [(weights, out / weights.label / filename) for weights in every]
     wanted = settings.model_dump(mode="json", exclude=set(settings.MEMORY_ONLY))
@@ -114,7 +115,6 @@ def run(
         if not os.environ.get("RAY_ADDRESS"):  # a cluster has other devices than this machine
             pick_device(arguments.device)
         check()
-        check_writable(out)
     failed = 0
     for count, (weights, target, seconds, problem) in enumerate(
         _results(todo, arguments, compute, settings), 1

@@ -7,6 +7,7 @@ Nothing else has to survive on this machine: a search that was killed here goes 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -54,7 +55,9 @@ class Bucket(Place):
         """The search `name` below `storage`, once the bucket has answered; raises ConfigError."""
         remote = Remote(storage).child(name)
         remote.trying(HASTY).check()
-        return cls(remote, scratch(name))
+        # Searches of one name in two folders, such as the one that warm_start names, share no working copy.
+        address = hashlib.sha256(remote.uri.encode()).hexdigest()[:12]
+        return cls(remote, scratch(f"{address}/{name}"))
 
     def __str__(self) -> str:
         return str(self.remote)

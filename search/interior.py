@@ -29,7 +29,7 @@ def problems_inside(space: Space, fixed: dict[str, Any]) -> list[str]:
         try:
             TrainConfig(**values)
         except ValidationError as error:
-            for key, message in problems_of(error, values, allowed=sorted(TrainConfig.model_fields)):
+            for key, message in problems_of(error, values, TrainConfig):
                 names = [key] if key in shown else list(shown)
                 point = ", ".join(f"{name}={shown[name]!r}" for name in names)
                 kind = (key, re.sub(r"\d", "", message))  # the same mistake at another point

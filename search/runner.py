@@ -59,6 +59,8 @@ def run_search(spec: SearchSpec, place: Place, console: Console, *, fresh: bool 
     """
     with place.claimed(console.print, fresh=fresh):
         check_same_search(spec, place)
+        if not (place.folder / STUDY_FILE).exists():
+            earlier_search(spec)  # a wrong name leaves no search behind that the right one would differ from
         atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
         place.push()
         study = SearchStudy(place.folder, spec, place=place)
@@ -130,22 +132,35 @@ def warm_start(study: SearchStudy) -> str:
     Raises:
         ConfigError: there is no search, or it has another objective.
     """
-    address = study.spec.search.warm_start
-    if address is None:
+    earlier = earlier_search(study.spec)
+    if earlier is None:
         return ""
+    place, spec = earlier
+    told = study.add_warm_start(place.folder.name, look_at(place.folder, spec, place).finished())
+    return f"Warm start from {place}: {told}"
+
+
+def earlier_search(spec: SearchSpec) -> tuple[Place, SearchSpec] | None:
+    """The search that `warm_start` names and what was searched there; None where none is named.
+
+    Raises:
+        ConfigError: there is no search, or it has another objective.
+    """
+    address = spec.search.warm_start
+    if address is None:
+        return None
     storage, _, name = address.rstrip("/").rpartition("/")
     place = open_place(storage or "/", name)
     if not place.exists():
         raise ConfigError([f"search.warm_start: {place}: no search here"])
     place.read()
-    spec = stored_spec(place.folder)
-    theirs, ours = spec.search, study.spec.search
+    earlier = stored_spec(place.folder)
+    theirs, ours = earlier.search, spec.search
     if (theirs.metrics, theirs.directions) != (ours.metrics, ours.directions):
         raise ConfigError(
             [f"search.warm_start: {place} has the objective {theirs.metric}, this search {ours.metric}"]
         )
-    told = study.add_warm_start(name, look_at(place.folder, spec, place).finished())
-    return f"Warm start from {place}: {told}"
+    return place, earlier
 
 
 def _connect() -> None:

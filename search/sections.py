@@ -222,7 +222,15 @@ class Resources(BaseModel):
     """CPU cores per worker; left out: the machine's, shared between concurrent trials."""
 
     gpus_per_worker: float | None = Field(default=None, ge=0)
-    """GPUs per worker; left out: 1 where the machine has any. Below 1, trials share a GPU."""
+    """GPUs per worker; left out: 1 where the machine has any. Below 1, trials share a GPU; above, a whole
+    number."""
 
     concurrent_trials: int | None = Field(default=None, ge=1)
     """Trials at a time; left out: as many as fit."""
+
+    @model_validator(mode="after")
+    def _only_one_gpu_can_be_shared(self) -> Self:
+        gpus = self.gpus_per_worker
+        if gpus is not None and gpus > 1 and gpus != int(gpus):
+            raise ValueError(f"gpus_per_worker must be a whole number, or below 1 to share one, got {gpus:g}")
+        return self

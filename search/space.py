@@ -194,7 +194,11 @@ class ConstantParameter(_Parameter):
 
 def _from_shorthand(given: Any) -> Any:
     if isinstance(given, dict):
-        return given if "type" in given or set(given) - {"value", "when"} else {"type": "constant", **given}
+        if "type" not in given and (more := set(given) - {"value", "when"}):
+            raise ValueError(
+                f"with {', '.join(sorted(map(str, more)))}, type must be float, int, categorical or constant"
+            )
+        return {"type": "constant", **given}
     return given if isinstance(given, BaseModel) else {"type": "constant", "value": given}
 
 

@@ -125,7 +125,7 @@ class SearchSpec(BaseModel):
             try:
                 TrainConfig(**values)
             except ValidationError as error:
-                for key, message in problems_of(error, values, allowed=sorted(TrainConfig.model_fields)):
+                for key, message in problems_of(error, values, TrainConfig):
                     group = "space" if key.partition(".")[0] in self.space else "train"
                     problems.append(f"{group}.{key}: {message}" if key else f"train: {message}")
         return list(dict.fromkeys(problems))
@@ -193,13 +193,21 @@ def load_spec(path: str | Path, overrides: list[str], base: str | Path | None = 
     Raises:
         ConfigError: one line per problem.
     """
-    values = read_mapping(path)
+    # What W&B runs has variables of its own: ${env}, ${program}, ...
+    values = read_mapping(path, literal={"command"})
     if is_sweep(values):
         values = search_values(values, str(path))
         if base is None:
             raise ConfigError(
                 [f"{path}: is a sweep: give the settings it leaves out with --base CONFIG.json"]
             )
+    if values and not values.keys() & SearchSpec.model_fields.keys():
+        raise ConfigError(
+            [
+                f"{path}: is no search space: it has none of {', '.join(SearchSpec.model_fields)}; "
+                "a configuration is for run_train.py, or for --base"
+            ]
+        )
     if base is not None:
         space, train = values.get("space"), values.get("train")
         kept = {k: v for k, v in read_mapping(base).items() if not isinstance(space, dict) or k not in space}

@@ -183,6 +183,17 @@ def test_a_storage_that_is_no_folder_is_one_line_and_2(
     assert str(tmp_path / storage / name) in error
 
 
+def test_a_wrong_warm_start_leaves_no_search_that_the_right_one_would_differ_from(
+    tmp_path: Path, space: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import run_search
+
+    arguments = [str(space), "--storage", str(tmp_path), "--set", "search.warm_start=/nowhere/old"]
+    assert run_search.main(arguments) == 2
+    assert capsys.readouterr().err == "search.warm_start: /nowhere/old: no search here\n"
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == [".lock"]
+
+
 def test_status_writes_nothing_and_names_only_files_that_are_there(
     tmp_path: Path, space: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

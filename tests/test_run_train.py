@@ -165,6 +165,7 @@ def test_what_the_command_line_asks_for_is_more_than_do_reload(
         ({}, ["--resume"], "no checkpoint to resume from"),
         ({}, ["--out", "/nowhere/deep/x.weights"], "--out: no folder /nowhere/deep"),
         ({}, ["--out", "/proc/x.weights"], "--out: /proc cannot be written"),
+        ({}, ["--storage", "s3:/bucket/runs"], "s3:/bucket/runs: must be a folder, or s3://BUCKET/FOLDER"),
         ({}, ["--storage", "/proc/runs"], "--storage: /proc cannot be written"),
         ({}, ["--init", "/nowhere.weights"], "init: /nowhere.weights: no such file"),
         ({}, ["--name", "a/b"], "--name: must be the name of a folder"),

@@ -7,9 +7,9 @@ import difflib
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -87,11 +87,12 @@ def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return mapping
 
 
-def read_mapping(path: str | Path) -> dict[str, Any]:
+def read_mapping(path: str | Path, *, literal: Collection[str] = ()) -> dict[str, Any]:
     """Read a JSON or YAML file that holds one mapping of plain data, with `${VARIABLES}` expanded.
 
     Args:
         path: A file, or the address of one in a bucket (s3://...), such as a search's best configuration.
+        literal: Keys of the first level in which `${VARIABLES}` stay as they are.
 
     Raises:
         ConfigError: the file is missing, unreadable, not a mapping, names an unset variable, or holds what
@@ -110,7 +111,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError([f"{path}: must hold a mapping of keys to values, got {type(values).__name__}"])
     problems: list[str] = []
-    values = _expand(values, "", problems)
+    kept = {key: values.pop(key) for key in literal if key in values}
+    values = _expand(values, "", problems) | kept
     if problems:
         raise ConfigError(f"{path}: {problem}" for problem in problems)
     return values
@@ -207,20 +209,19 @@ def validate(model: type[Model], values: dict[str, Any], source: str, prefix: st
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        allowed = sorted(model.model_fields)
-        lines = [f"{_joined(prefix, key)}: {message}" for key, message in problems_of(error, values, allowed)]
+        lines = [f"{_joined(prefix, key)}: {message}" for key, message in problems_of(error, values, model)]
         raise ConfigError(f"{source}: {line.removeprefix(': ')}" for line in lines) from None
 
 
 def problems_of(
-    error: ValidationError, values: dict[str, Any], allowed: Iterable[str] = ()
+    error: ValidationError, values: dict[str, Any], model: type[BaseModel] | None = None
 ) -> list[tuple[str, str]]:
     """One key and message per wrong value of a pydantic error; the key is empty where all are concerned.
 
     Args:
         error: What was raised for `values`.
         values: What a user wrote.
-        allowed: Keys of the first level, for the message about an unknown one.
+        model: What should have been built, for the keys that are allowed where one is unknown.
     """
     problems: dict[str, list[str]] = {}
     given: dict[str, str] = {}
@@ -229,17 +230,19 @@ def problems_of(
         message, known = item["msg"].removeprefix("Value error, "), problems.setdefault(key, [])
         if item["type"] == "extra_forbidden":
             message = "unknown key"
-            if allowed and len(item["loc"]) == 1:
-                near = difflib.get_close_matches(key, allowed, 1)
+            if allowed := _keys(model, item["loc"][:-1]):
+                near = difflib.get_close_matches(str(item["loc"][-1]), allowed, 1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 message += f"; allowed: {', '.join(allowed)}{hint}"
         elif item["type"] not in ("missing", "union_tag_not_found", "value_error"):
             given[key] = f", got {item['input']!r}"
+        if item["type"] in ("model_type", "dict_type"):
+            message = "Input should be a mapping of keys to values"
+        elif item["type"] == "too_short":
+            message = f"must have at least {item['ctx']['min_length']} entry"
         if item["type"] == "union_tag_invalid":
             message = f"must be one of {item['ctx']['expected_tags']}"
             given[key] = f", got {item['ctx']['tag']!r}"
-        elif item["type"] == "union_tag_not_found":
-            message = "Field required"
         known.append(message.removeprefix("Input should be ") if known else message)
     # Each member of a union has its own say on the same value; one that looked into it knows best.
     return [
@@ -247,6 +250,23 @@ def problems_of(
         for key, messages in problems.items()
         if not key or not any(other.startswith(f"{key}.") for other in problems)
     ]
+
+
+def _keys(kind: Any, where: Sequence[int | str]) -> list[str]:
+    """Keys of the model that a pydantic error's location leads to from `kind` on; none if it is no model."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        if not where:
+            return sorted(field.alias or name for name, field in kind.model_fields.items())
+        field = kind.model_fields.get(str(where[0]))
+        return [] if field is None else _keys(field.annotation, where[1:])
+    if get_origin(kind) in (dict, list):
+        return _keys(get_args(kind)[-1], where[1:])
+    for member in get_args(kind):  # of a union, or what is annotated
+        tagged = isinstance(member, type) and issubclass(member, BaseModel) and "type" in member.model_fields
+        tags = get_args(member.model_fields["type"].annotation) if tagged else ()
+        if keys := _keys(member, where[1:]) if where and where[0] in tags else _keys(member, where):
+            return keys
+    return []
 
 
 def _location(item: ErrorDetails, values: Any) -> list[Any]:
@@ -259,6 +279,6 @@ def _location(item: ErrorDetails, values: Any) -> list[Any]:
             values = values[part]
     if item["type"] == "missing":
         where.append(item["loc"][-1])
-    if item["type"] in ("union_tag_invalid", "union_tag_not_found"):
+    if item["type"] == "union_tag_invalid":
         where.append(item["ctx"]["discriminator"].strip("'"))
     return where

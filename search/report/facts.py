@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from search.conditions import settings
 from search.lineage import lineage
+from search.report.results import train_command
 from search.schedulers import Scheduler, build_scheduler
 from search.spec import SearchSpec
 from search.study import SearchStudy, cause, trial_name
@@ -103,8 +103,7 @@ class SearchFacts:
         way = lineage(self.study, trial.number)
         if len(way) > 1:
             return f"# {trial.name}: " + ", then ".join(map(str, way))
-        settings = self.study.place.address(f"{trial.name}/params.json")
-        return f"python run_train.py {shlex.quote(settings)} --out {trial.name}.weights --fresh"
+        return f"{train_command(self.study, f'{trial.name}/params.json')} --out {trial.name}.weights --fresh"
 
 
 def read_facts(study: SearchStudy) -> SearchFacts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import shlex
 import shutil
 from typing import Any
 
@@ -162,8 +163,13 @@ def print_results(study: SearchStudy, console: Console) -> None:
         if (study.folder / sign).exists():
             console.print(f"  {label:18}  {folder}/{name}")
     console.print("Next:")
-    console.print(f"  tensorboard --logdir {folder}", soft_wrap=True)
+    console.print(f"  tensorboard --logdir {shlex.quote(folder)}", soft_wrap=True)
     if (study.folder / BEST_CONFIG_FILE).exists():
-        console.print(
-            f"  python run_train.py {folder}/{BEST_CONFIG_FILE} --out model.weights", soft_wrap=True
-        )
+        console.print(f"  {train_command(study, BEST_CONFIG_FILE)} --out model.weights", soft_wrap=True)
+
+
+def train_command(study: SearchStudy, name: str) -> str:
+    """What trains a configuration in the search's folder as the search did, on as many workers."""
+    workers = study.spec.resources.workers
+    command = f"python run_train.py {shlex.quote(study.place.address(name))}"
+    return f"{command} --workers {workers}" if workers > 1 else command

@@ -248,6 +248,7 @@ def test_many_weights_run_as_ray_tasks_and_a_broken_one_stops_no_other(
             "unknown stimulus 'sketch'",
         ),
         (["--weights", "{trained}", "--dataset", "digits", "--permutations", "0"], "--permutations: .*got 0"),
+        (["--weights", "{trained}", "--dataset", "digits", "--limit", "0"], "--limit: .*got 0"),
         (["--weights", "{trained}", "--dataset", "digits", "--device", "tpu3"], "--device: unknown device"),
         (["--weights", "{trained}", "--dataset", "digits", "--device", "meta"], "--device: unknown device"),
         (
@@ -255,7 +256,10 @@ def test_many_weights_run_as_ray_tasks_and_a_broken_one_stops_no_other(
             "--device: no cuda:64 here",
         ),
         (["--weights", "{trained}", "--dataset", "digits", "--seed", "-1"], "--seed: .*got -1"),
-        (["--weights", "{trained}", "--dataset", "digits", "--limit", "0"], "--limit: .*got 0"),
+        (
+            ["--weights", "{trained}", "--dataset", "digits", "--out", "/proc/x"],
+            "--out: /proc cannot be written",
+        ),
         (["--weights", "{trained}", "--dataset", "voc", "--path", "/nowhere"], "no folder at /nowhere"),
         (
             ["--weights", "{trained}", "--dataset", "voc", "--path", "{voc}"],
@@ -272,7 +276,7 @@ def test_wrong_input_ends_with_2_and_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     filled = [argument.format(trained=trained, voc=voc) for argument in arguments]
-    assert stimuli.main([*filled, "--out", str(tmp_path / "out")]) == 2
+    assert stimuli.main(["--out", str(tmp_path / "out"), *filled]) == 2
     error = capsys.readouterr().err
     assert re.search(message, error)
     assert error.count("\n") == 1
@@ -301,7 +305,7 @@ def test_what_is_wrong_for_all_weights_is_told_once_before_the_first(
         assert error.count("\n") == 1
     (tmp_path / "out").write_text("a file")
     assert stimuli.main([*shown, "--path", str(voc)]) == 2
-    assert "--out: cannot write to" in capsys.readouterr().err
+    assert "cannot be written" in capsys.readouterr().err
     assert report.main([str(tmp_path / "out")]) == 2
 
 

@@ -237,6 +237,18 @@ def test_the_original_sweep_file_is_a_search_as_it_is(tmp_path: Path, base: Path
     assert (config.learning_rate, config.batch_size, config.cell_kernel) == (1e-6, 1024, 4)
 
 
+def test_the_command_of_a_sweep_keeps_its_own_variables_and_all_else_is_expanded(
+    tmp_path: Path, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHOICE", "adam")
+    sweep = {"command": ["${env}", "${interpreter}", "${program}", "${args}"], "run_cap": 3}
+    parameters = {**SWEEP["parameters"], "optimizer": {"value": "${CHOICE}"}}
+    one = load_spec(write(tmp_path, **sweep, parameters=parameters), [], base)
+    assert one.config({"learning_rate": 0.1, "batch_size": 32, "cell_kernel": 3}).optimizer == "adam"
+    with pytest.raises(ConfigError, match="name: environment variable env is not set"):
+        load_spec(write(tmp_path, name="${env}"), [], base)
+
+
 def test_every_distribution_has_its_bounds(tmp_path: Path, base: Path) -> None:
     parameters = {
         "learning_rate": {"distribution": "log_uniform", "min": -6.907755, "max": 0},

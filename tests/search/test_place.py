@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from search.place import Place
+from search.storage import open_place
 from trainable.errors import ConfigError
 
 
@@ -71,6 +72,12 @@ def test_what_a_kill_half_way_through_starting_over_left_can_be_deleted(tmp_path
     (folder / "journal.log").unlink()
     with Place(folder).claimed(print, fresh=True):
         assert not (folder / "spec.yaml").exists()
+
+
+@pytest.mark.parametrize("storage", ["s3:/bucket/runs", "gs:/bucket", "gs://bucket", "s3://"])
+def test_what_looks_like_a_bucket_is_never_a_folder_on_this_machine(storage: str) -> None:
+    with pytest.raises(ConfigError, match=f"{storage}: must be a folder, or s3://BUCKET/FOLDER"):
+        open_place(storage, "name")
 
 
 def test_a_folder_that_cannot_be_one_is_named_with_the_reason(tmp_path: Path) -> None:

@@ -1,4 +1,5 @@
 import pytest
+from pydantic import ValidationError
 
 from search.plan import make_plan
 from search.sections import Resources
@@ -23,6 +24,12 @@ def test_what_is_left_out_fills_the_machine(
 ) -> None:
     plan = make_plan(Resources(**given), cpus, gpus)
     assert (plan.workers.count, plan.workers.cpus, plan.workers.gpus, plan.concurrent) == expected
+
+
+@pytest.mark.parametrize("gpus", [1.5, 2.25])
+def test_more_than_one_gpu_comes_whole(gpus: float) -> None:
+    with pytest.raises(ValidationError, match=f"gpus_per_worker must be a whole number, .* got {gpus}"):
+        Resources(gpus_per_worker=gpus)
 
 
 def test_a_trial_larger_than_the_cluster_is_refused() -> None:

@@ -11,7 +11,7 @@ from search.conductor import Conductor
 from search.journal import JOURNAL_FILE, open_journal
 from search.remote_journal import RemoteJournal, fetch_journal
 from search.runner import warm_start
-from search.spec import SPEC_FILE, SearchSpec
+from search.spec import SPEC_FILE, SearchSpec, stored_spec
 from search.study import SearchStudy
 from tests.search.conftest import FINISHED, make_spec, row
 from trainable import atomic
@@ -178,3 +178,25 @@ def test_a_search_learns_from_one_in_a_bucket(bucket: str, tmp_path: Path, spec:
     assert new.trials() == []
     with pytest.raises(ConfigError, match=f"search.warm_start: {bucket}/nowhere: no search here"):
         warm_start(SearchStudy(_made(tmp_path / "none"), make_spec(warm_start=f"{bucket}/nowhere")))
+
+
+def test_a_search_learns_from_one_of_its_own_name_in_another_folder(bucket: str, spec: SearchSpec) -> None:
+    def opened(month: str, wanted: SearchSpec) -> tuple[Bucket, SearchSpec]:
+        place = Bucket.at(f"{bucket}/{month}", "fgru")
+        return Bucket(place.remote, place.folder, Lease(place.remote, Terms(settle=0.0))), wanted
+
+    place, _ = opened("january", spec)
+    with place.claimed(print):
+        atomic.write_text(place.folder / SPEC_FILE, spec.to_yaml())
+        old = SearchStudy(place.folder, spec, place=place)
+        steps(old)
+    place, later = opened("february", make_spec(max_failures=0, warm_start=f"{bucket}/january/fgru"))
+    with place.claimed(print):
+        atomic.write_text(place.folder / SPEC_FILE, later.to_yaml())
+        new = SearchStudy(place.folder, later, place=place)
+        warm_start(new)
+        steps(new)
+    assert stored_spec(place.folder) == later
+    assert (len(new.trials()), len(new.study.trials)) == (9, 9 + len(old.finished()))
+    read = journal(place.remote, place.folder.parent / "read.log")
+    assert len(read.get_all_trials(read.get_study_id_from_name("fgru"))) == len(new.study.trials)

@@ -4,11 +4,14 @@ import csv
 import html
 import json
 import re
+import shlex
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
+from optuna.storages import InMemoryStorage
 from rich.console import Console
 
 from benchmarks.record_curves import CURVES, EPOCHS
@@ -16,13 +19,15 @@ from benchmarks.search_efficiency import search
 from search.report import TRIALS_FILE, results_table, write_results
 from search.report.facts import SearchFacts, read_facts
 from search.report.page import FIGURES, REPORT_FILE, write_report
+from search.report.results import train_command
 from search.report.spaces import importance_warning, importances
 from search.retention import tidy
 from search.simulate import Curves
-from search.spec import SPEC_FILE
+from search.spec import SPEC_FILE, SearchSpec
 from search.study import SearchStudy, trial_name
 from search.winner import best_trial
 from tests.commands import ROOT
+from tests.search.conftest import make_spec
 from trainable import atomic
 
 
@@ -131,3 +136,12 @@ def test_status_needs_neither_ray_nor_torch() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
     assert time.monotonic() - started < 20  # about one second on a quiet machine
+
+
+def test_commands_of_the_report_train_on_as_many_workers_and_survive_a_shell(tmp_path: Path) -> None:
+    spec = SearchSpec.model_validate({**make_spec().model_dump(), "resources": {"workers": 2}})
+    study = SearchStudy(tmp_path / "two words", spec, InMemoryStorage())
+    words = shlex.split(train_command(study, "best_config.json"))
+    assert words == ["python", "run_train.py", f"{tmp_path}/two words/best_config.json", "--workers", "2"]
+    alone = SearchStudy(tmp_path / "one", make_spec(), InMemoryStorage())
+    assert "--workers" not in train_command(alone, "best_config.json")

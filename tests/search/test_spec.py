@@ -1,3 +1,4 @@
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,45 @@ def test_every_shipped_space_is_valid_to_its_corners(path: Path) -> None:
         check(config, str(path))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "search_spaces").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_command_for_imagenet_in_a_space_gives_full_size_networks_and_full_courses(path: Path) -> None:
+    command = path.read_text().partition("On ImageNet:")[2].partition("\n\n")[0]
+    words = shlex.split(command.replace("\n#", " ").replace("\\ ", " "))
+    assert words[:2] == ["python", "run_search.py"]
+    spec = load_spec(ROOT / words[2], [word for word in words if "=" in word])
+    for config in spec.corners():
+        assert (config.dataset, config.filters, config.first_kernel) == ("ffcv", None, 7)
+        steps = 1_281_167 * config.time_steps * config.max_epochs
+        assert spec.search.scheduler.resource == "epoch" or steps >= spec.maximum
+
+
+def test_a_configuration_and_a_space_are_not_taken_for_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    import run_search
+    import run_train
+
+    template, space = ROOT / "configs" / "template.yaml", ROOT / "search_spaces" / "hgru.yaml"
+    assert run_search.main([str(template), "--trials", "3"]) == 2
+    said = f"{template}: is no search space: it has none of train, space, search, resources; "
+    assert capsys.readouterr().err == f"{said}a configuration is for run_train.py, or for --base\n"
+    assert run_train.main([str(space)]) == 2
+    said = f"{space}: is a search space, not a configuration: it is for run_search.py\n"
+    assert capsys.readouterr().err == said
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"search": {"scheduler": {"max_t": 9}}},
+            "search.scheduler.max_t: unknown key; allowed: brackets, grace",
+        ),
+        ({"search": {"confirm": {"tops": 1}}}, "search.confirm.tops: unknown key; allowed: seeds, top$"),
+        ({"search": {"sampler": "tpe"}}, "search.sampler: Input should be a mapping of keys .*, got 'tpe'"),
+        ({"space": {}}, "space: must have at least 1 entry, got {}"),
+        (
+            {"space": {"learning_rate": {"type": "float", "low": 0.1, "hi": 1}}},
+            "space.learning_rate.hi: unknown key; allowed: high, log, low, quantize, step, type, when",
+        ),
         ({"spaces": {}}, "spaces: unknown key; allowed: resources, search, space, train"),
         ({"space": {"learning_rat": {"type": "float", "low": 0, "high": 1}}}, "space.learning_rat: unknown"),
         ({"space": {"epochs": {"type": "int", "low": 1, "high": 2}}}, "space.epochs: is also in train"),
@@ -91,7 +128,10 @@ def test_a_mistake_is_named_with_file_and_key(tmp_path: Path, change: dict[str, 
                 "got 'flaot'"
             ],
         ),
-        ({"space": {"learning_rate": {"low": 0, "high": 1}}}, ["space.learning_rate.type: Field required"]),
+        (
+            {"space": {"learning_rate": {"low": 0, "high": 1}}},
+            ["space.learning_rate: with high, low, type must be float, int, categorical or constant"],
+        ),
         ({"search": {"metric": 5}}, ["search.metric: Input should be a valid string or a valid list, got 5"]),
         ({"search": {"mode": ["maxx"]}}, ["search.mode.0: Input should be 'min' or 'max', got 'maxx'"]),
         (
