@@ -206,11 +206,6 @@ class Remote:
         return StorageError(f"{place}: cannot be {what}: {_line(error)}")
 
 
-def is_remote(address: str) -> bool:
-    """Whether this is the address of a folder or file in a bucket, not a path."""
-    return "://" in address
-
-
 def _parse(uri: str) -> tuple[str, str, dict[str, str]]:
     """Bucket, bucket/folder, and options for pyarrow's file system, those of the environment included."""
     parts = urlsplit(uri)

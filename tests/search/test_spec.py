@@ -59,7 +59,10 @@ def test_a_configuration_and_a_space_are_not_taken_for_each_other(capsys: pytest
             {"search": {"scheduler": {"max_t": 9}}},
             "search.scheduler.max_t: unknown key; allowed: brackets, grace",
         ),
-        ({"search": {"confirm": {"tops": 1}}}, "search.confirm.tops: unknown key; allowed: seeds, top$"),
+        (
+            {"search": {"confirm": {"tops": 1}}},
+            r"search.confirm.tops: unknown key; allowed: seeds, top; did you mean top\?$",
+        ),
         ({"search": {"sampler": "tpe"}}, "search.sampler: Input should be a mapping of keys .*, got 'tpe'"),
         ({"space": {}}, "space: must have at least 1 entry, got {}"),
         (
