@@ -149,19 +149,14 @@ def test_finished_results_are_recognised_and_others_done_again(
     assert read_result(path).provenance.settings["permutations"] == 400
 
 
+def on_voc(weights: Path, out: Path, voc: Path) -> list[str]:
+    return ["--weights", str(weights), "--out", str(out), "--dataset", "voc", "--path", str(voc)]
+
+
 @pytest.mark.parametrize("protocol", ["thesis", "shapebias"])
 def test_voc_is_analysed_with_two_state_cells(tmp_path: Path, voc: Path, protocol: str) -> None:
     weights = random_weights(tmp_path, VOC_NAMES)
-    common = [
-        "--weights",
-        str(weights),
-        "--out",
-        str(tmp_path / "out"),
-        "--dataset",
-        "voc",
-        "--path",
-        str(voc),
-    ]
+    common = on_voc(weights, tmp_path / "out", voc)
     common += ["--protocol", protocol, "--time-steps", "1,4"]
     assert stimuli.main([*common, "--permutations", "100", "--stimuli", "normal", "shilouette"]) == 0
     result = read_result(only(tmp_path / "out", f"stimuli-voc-{protocol}.json"))
@@ -178,16 +173,7 @@ def test_voc_is_analysed_with_two_state_cells(tmp_path: Path, voc: Path, protoco
 
 def test_a_resnet_is_analysed_after_its_one_step(tmp_path: Path, voc: Path) -> None:
     weights = random_weights(tmp_path, VOC_NAMES, model_base="resnet18", time_steps=3)
-    shown = [
-        "--weights",
-        str(weights),
-        "--out",
-        str(tmp_path / "out"),
-        "--dataset",
-        "voc",
-        "--path",
-        str(voc),
-    ]
+    shown = on_voc(weights, tmp_path / "out", voc)
     assert stimuli.main([*shown, "--permutations", "9", "--limit", "8", "--stimuli", "normal"]) == 0
     assert rsa.main([*shown, "--bootstraps", "9", "--limit", "8", "--stimuli", "normal", "silhouette"]) == 0
     rows = read_result(only(tmp_path / "out", "rsa-voc-thesis-fixed.json")).rows
@@ -365,16 +351,7 @@ def test_an_analysis_killed_while_it_writes_leaves_no_older_result_as_its_own(
     tmp_path: Path, voc: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = random_weights(tmp_path, VOC_NAMES)
-    shown = [
-        "--weights",
-        str(weights),
-        "--out",
-        str(tmp_path / "out"),
-        "--dataset",
-        "voc",
-        "--path",
-        str(voc),
-    ]
+    shown = on_voc(weights, tmp_path / "out", voc)
     for command, option, written in [
         (stimuli, "--permutations", "write_result"),
         (rsa, "--bootstraps", "write_result"),
