@@ -33,6 +33,8 @@ from search.study import STUDY_FILE, SearchStudy, look_at, trial_name
 from search.workers import PLACEMENT_FILE, release
 from trainable import atomic, cluster
 from trainable.atomic import StorageError
+from trainable.config import TrainConfig
+from trainable.config.keeping import BOOKKEEPING
 from trainable.errors import ConfigError
 
 RAY_FOLDER = "ray"
@@ -107,7 +109,7 @@ def check_same_search(spec: SearchSpec, place: Place) -> None:
     if not (place.folder / STUDY_FILE).exists():
         return
     stored = stored_spec(place.folder)
-    old, new = (s.model_dump(mode="json", exclude=_FREE) for s in (stored, spec))
+    old, new = (_deciding(s) for s in (stored, spec))
     changed = [
         f"{part}.{key}"
         for part in old
@@ -121,6 +123,15 @@ def check_same_search(spec: SearchSpec, place: Place) -> None:
                 "give this one another --name, or --fresh to start over"
             ]
         )
+
+
+def _deciding(spec: SearchSpec) -> dict[str, dict[str, Any]]:
+    """What decides over a search's results, defaults of `train` written out; not how trials are logged."""
+    deciding: dict[str, dict[str, Any]] = spec.model_dump(mode="json", exclude=_FREE)
+    usual = {key: field.default for key, field in TrainConfig.model_fields.items() if key not in spec.space}
+    train = {**usual, **deciding["train"]}
+    deciding["train"] = {key: value for key, value in train.items() if key not in BOOKKEEPING}
+    return deciding
 
 
 def warm_start(study: SearchStudy) -> str:

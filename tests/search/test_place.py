@@ -1,13 +1,20 @@
 """The folder a search lies in."""
 
 import contextlib
+import re
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from search.place import Place
+from search.runner import check_same_search
+from search.spec import SPEC_FILE, SearchSpec
 from search.storage import open_place
+from search.study import SearchStudy
+from tests.search.conftest import make_spec
 from trainable.errors import ConfigError
 
 
@@ -91,3 +98,35 @@ def test_a_folder_that_cannot_be_one_is_named_with_the_reason(tmp_path: Path) ->
         for fresh in (False, True):
             with pytest.raises(ConfigError, match=f"cannot hold a search: .*({reason})"):
                 Place(folder).claimed(print, fresh=fresh).__enter__()
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({}, ""),
+        ({"train": {"activation": "relu", "label_smoothing": 0.0}}, ""),  # the defaults
+        ({"train": {"wb_group": "thesis", "keep_checkpoints": 5}}, ""),
+        ({"search": {"num_samples": 99, "trial_timeout": 60}}, ""),
+        ({"train": {"activation": "elu"}}, "train.activation"),
+        ({"train": {"epochs": 10}}, "train.epochs"),
+        ({"search": {"seed": 5}}, "search.seed"),
+        ({"space": {"time_steps": {"type": "int", "low": 1, "high": 5}}}, "space.time_steps"),
+        ({"space": {"dropout": {"type": "float", "low": 0.0, "high": 0.5}}}, "space.dropout, train.dropout"),
+    ],
+)
+def test_a_search_goes_on_where_what_decides_over_its_results_is_the_same(
+    tmp_path: Path, change: dict[str, dict[str, Any]], differs: str
+) -> None:
+    spec = make_spec()
+    SearchStudy(tmp_path, spec)
+    (tmp_path / SPEC_FILE).write_text(spec.to_yaml())
+    stored = yaml.safe_load(spec.to_yaml())
+    parts = {part: {**values, **change.get(part, {})} for part, values in stored.items()}
+    for key in parts["train"].keys() & parts["space"].keys():
+        del parts["train"][key]
+    other = SearchSpec(**parts)
+    if not differs:
+        check_same_search(other, Place(tmp_path))
+        return
+    with pytest.raises(ConfigError, match=f"holds a search that differs in {re.escape(differs)}; give"):
+        check_same_search(other, Place(tmp_path))
