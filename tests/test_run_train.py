@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from benchmarks.chaos_train import differences
 from tests.commands import ROOT, Start, write
 from trainable.config import TrainConfig
 from trainable.loop import WEIGHTS_FILE, train
+from trainable.run_place import RunPlace
 from trainable.session import LocalSession
 from trainable.single import Run
 from trainable.tracking import read_rows
@@ -94,36 +96,28 @@ def test_several_configs_run_one_after_the_other_and_one_that_fails_stops_none(
     tmp_path: Path, command: Start, small: dict[str, Any]
 ) -> None:
     bad = {**small, "optimizer": "sgd", "normalization": "none", "learning_rate": 1e20}
-    configs = [
-        write(tmp_path / "diverging.json", bad),
-        write(tmp_path / "gut & schön.json", {**small, "epochs": 1}),
-    ]
+    template = shutil.copy(ROOT / "configs" / "template.yaml", tmp_path / "gut & schön.yaml")
+    configs = [write(tmp_path / "diverging.json", bad), template]
     arguments = ("run_train.py", *configs, "--storage", tmp_path / "runs", "--out", f"{tmp_path}/weights/")
-    output = command(*arguments).finish(code=1)
+    output = command(*arguments, "--set", "epochs=2").finish(code=1)
     assert re.search(r"diverged in epoch 1, step \d+ of the run: \w+", output)
+    assert "epoch 2/2" in output
     assert "1 of 2 configs done; failed: " in output
     assert [path.name for path in (tmp_path / "weights").glob("*.weights")] == ["gut & schön.weights"]
     about = json.loads((tmp_path / "weights" / "gut & schön.weights.json").read_text())
-    assert about["metrics"]["epoch"] == 1
+    assert about["metrics"]["epoch"] == 2
     assert torch.load(tmp_path / "weights" / "gut & schön.weights", weights_only=True)
 
 
-@pytest.mark.slow
-@pytest.mark.ray
-def test_the_template_runs_as_it_is_and_a_second_signal_ends_at_once(
-    tmp_path: Path, command: Start, capsys: pytest.CaptureFixture[str]
+def test_a_run_is_not_continued_under_other_settings(
+    tmp_path: Path, small: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    template = ROOT / "configs" / "template.yaml"
-    arguments = ("run_train.py", template, "--storage", tmp_path, "--name", "first")
-    assert "epoch 3/3" in command(*arguments, "--set", "epochs=3").finish()
-    assert run_train.main([str(argument) for argument in arguments[1:]]) == 2
+    with RunPlace(tmp_path / "first").claimed(TrainConfig(**small), fresh=False):
+        pass
+    path = write(tmp_path / "run.json", {**small, "epochs": 9})
+    assert run_train.main([str(path), "--storage", str(tmp_path), "--name", "first"]) == 2
     problem = capsys.readouterr().err
-    assert re.search(r"first holds a run with other settings \(epochs: 3 -> \d+\).*--fresh.*--force", problem)
-    process = command(*arguments[:-1], "second")
-    process.wait_for(lambda: len(read_rows(tmp_path / "second")) >= 1, timeout=300)
-    process.send_signal(signal.SIGINT)
-    process.send_signal(signal.SIGINT)
-    process.finish(code=130, timeout=30)
+    assert re.search(r"first holds a run with other settings \(epochs: 3 -> 9\).*--fresh.*--force", problem)
 
 
 @pytest.mark.parametrize(
