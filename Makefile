@@ -19,15 +19,12 @@ test: .venv/.installed  ## everything CI checks
 	.venv/bin/mypy
 	$(MAKE) -j 2 --keep-going test-ray test-rest
 
-# Two lanes of about the same length, side by side: what starts Ray waits much of its time.
-BUCKETS := tests/test_search_in_bucket.py tests/test_train_in_bucket.py
-
+# Side by side: what starts Ray waits much of its time.
 test-ray: .venv/.installed
-	.venv/bin/python -m pytest -m ray --durations 12 $(BUCKETS:%=--ignore=%)
+	.venv/bin/python -m pytest -m ray --durations 12
 
 test-rest: .venv/.installed
 	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -m "not ray" --durations 12
-	.venv/bin/python -m pytest -m ray --durations 3 $(BUCKETS)
 
 clean:  ## forget the environment; runs/ stays
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
