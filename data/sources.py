@@ -188,7 +188,7 @@ def cifar_batches(request: Request) -> Source:
         _demand_path(request, "dataset_val_path", "it where dataset_path is a .beton file")
         train, validation = (inspect_beton(str(getattr(request, key)), key) for key in PATHS)
         return Source(train, validation, preprocessing, raw)
-    if request.dataset_val_path is not None:
+    if request.path("dataset_val_path") not in (None, root):
         raise DataError(
             f"dataset_val_path: {request.dataset_val_path} would not be used; "
             f"{root} holds the validation images too"

@@ -58,6 +58,14 @@ def test_validation_comes_in_the_order_of_the_files_with_the_folders_class(trees
     assert labels.tolist() == [0, 0, 1, 1, 1, 2, 2]
 
 
+def test_both_paths_of_cifar_may_be_the_one_folder_that_holds_both_splits(trees, tmp_path):
+    folder = trees["cifar10"]
+    data = open_data("cifar10", dataset_path=folder, dataset_val_path=folder, batch_size=4)
+    assert (data.info.num_train, data.info.num_validation) == (20, 4)
+    with pytest.raises(DataError, match="dataset_val_path: .* would not be used"):
+        check_data("cifar10", dataset_path=folder, dataset_val_path=tmp_path, image_size=32)
+
+
 def test_cifar_pixels_are_those_of_the_file_normalised(trees):
     data = open_data("cifar10", dataset_path=trees["cifar10"], batch_size=4)
     images, labels = shown(data.validation)
