@@ -158,7 +158,7 @@ def _attempt(
         compute(weights, settings, target, device)
     except (InputError, DataError) as error:
         problem = str(error)
-    except Exception as error:  # noqa: BLE001 - one broken file must not end the other analyses
+    except Exception as error:  # one broken file must not end the other analyses
         problem = f"{type(error).__name__}: {error}"
     return weights, target, time.perf_counter() - started, problem
 

@@ -48,7 +48,7 @@ class Weights:
         content = _read(self.path)
         try:
             state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        except Exception as error:  # noqa: BLE001 - what is no pickle fails in any way
+        except Exception as error:  # what is no pickle fails in any way
             raise InputError(f"{self.path}: not a weights file ({_line(error)})") from None
         try:
             network = build_model(self.config, len(self.class_names))

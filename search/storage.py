@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 
 from search.place import Place
-from trainable.errors import ConfigError
 
 
 def open_place(storage: str, name: str) -> Place:
@@ -15,9 +14,7 @@ def open_place(storage: str, name: str) -> Place:
     Raises:
         ConfigError: no address of a bucket, no such bucket, no credentials, or it does not answer.
     """
-    if re.match(r"\w+:/(?!/)", storage):  # else s3:/bucket would be a folder on this machine, which may go
-        raise ConfigError([f"{storage}: must be a folder, or s3://BUCKET/FOLDER with two slashes"])
-    if "://" not in storage:
+    if not re.match(r"\w+:/", storage):  # s3:/bucket would be a folder on this machine, which may go
         return Place(Path(storage).expanduser().absolute() / name)
     from search.bucket import Bucket  # takes pyarrow, which a folder does not need
 

@@ -1,5 +1,6 @@
 """How tests start the project's two commands, kill them and wait for them."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 ROOT = Path(__file__).parents[1]
 
@@ -83,6 +86,15 @@ class Command(subprocess.Popen[str]):
 
 Start = Callable[..., Command]
 """Starts a command in the test's folder."""
+
+
+def kill_all(process: Command) -> None:
+    """SIGKILL the command, Ray and the trials, all at once, as a machine that goes away."""
+    parent = psutil.Process(process.pid)
+    for member in [parent, *parent.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            member.kill()
+    process.wait()
 
 
 def write(path: Path, content: Any) -> Path:

@@ -1,20 +1,18 @@
 """A search whose storage is a bucket, as its users run it: killed, moved to a machine with an empty disk."""
 
-import contextlib
 import csv
 import re
 import shutil
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
 
 from search.bucket import Bucket
 from search.spec import stored_spec
 from search.study import SearchStudy, trial_name
-from tests.commands import SMALL, Command, Start
+from tests.commands import SMALL, Start, kill_all
 from trainable.errors import ConfigError
 from trainable.lease import Lease, Terms
 from trainable.remote import Remote
@@ -57,15 +55,6 @@ def results(study: SearchStudy) -> list[Any]:
 def opened(place: Any) -> SearchStudy:
     place.read()
     return SearchStudy(place.folder, stored_spec(place.folder), place=place)
-
-
-def kill_all(process: Command) -> None:
-    """SIGKILL the command, Ray and the trials, all at once, as a machine that goes away."""
-    parent = psutil.Process(process.pid)
-    for member in [parent, *parent.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            member.kill()
-    process.wait()
 
 
 @pytest.mark.slow

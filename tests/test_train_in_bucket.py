@@ -13,8 +13,7 @@ import pytest
 
 import run_train
 from benchmarks.chaos_train import differences
-from tests.commands import Start, write
-from tests.test_search_in_bucket import kill_all
+from tests.commands import Start, kill_all, write
 from trainable import correspondence
 from trainable.config import TrainConfig
 from trainable.errors import ConfigError

@@ -20,6 +20,7 @@ from trainable.progress import PROGRESS_FILE
 from trainable.remote import HASTY, Remote
 from trainable.run_folder import CHECKPOINTS, CONFIG_FILE, check_is_run, claimed
 from trainable.run_place import RunPlace
+from trainable.say import say
 from trainable.scratch import scratch
 from trainable.signals import STOP_FILE
 from trainable.tracking import RESULT_FILE
@@ -58,6 +59,10 @@ class RunBucket(RunPlace):
         """Fetch what is new of it; raises StorageError."""
         self._mirror.pull(lambda name: _READ.fullmatch(name) is not None)
 
+    def has(self, name: str) -> bool:
+        """Whether a file of the run is in the bucket; raises StorageError."""
+        return self._remote.entry(name) is not None
+
     def fetch(self, name: str) -> None:
         """Fetch one file; raises StorageError."""
         self._remote.download(name, self.folder / name)
@@ -71,7 +76,7 @@ class RunBucket(RunPlace):
         """Own the run within the block, `fresh` after deleting it; raises ConfigError, StorageError."""
         lease = Lease(self._remote)
         try:
-            lease.acquire(print)
+            lease.acquire(say)
         except Held as held:
             raise ConfigError([f"{self}: another process trains this run: {held}"]) from None
         except StorageError as error:
@@ -100,8 +105,8 @@ class RunBucket(RunPlace):
 
     def ask_to_stop(self, why: str) -> None:
         """Leave the wish where the workers look for it every few seconds."""
+        self._remote.write(STOP_FILE, why.encode())
         super().ask_to_stop(why)
-        self.put(STOP_FILE)
 
     def forget_stop(self) -> None:
         """Take it back there too."""

@@ -43,6 +43,10 @@ class RunPlace:
     def read(self) -> None:
         """Bring `folder` up to date: settings, rows, which checkpoints there are."""
 
+    def has(self, name: str) -> bool:
+        """Whether a file of the run is in storage."""
+        return (self.folder / name).exists()
+
     def fetch(self, name: str) -> None:
         """Bring one file into `folder`, whatever its size."""
 

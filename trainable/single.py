@@ -54,8 +54,7 @@ class Run:
         try:
             with self.place.claimed(self.config, fresh=self.fresh):
                 say(f"Run folder: {self.place}")
-                self.place.fetch(WEIGHTS_FILE)
-                if (self.place.folder / WEIGHTS_FILE).exists():
+                if self.place.has(WEIGHTS_FILE):
                     say("This run is finished already; --fresh trains it again.")
                 else:
                     problem = self._fit(workers)
